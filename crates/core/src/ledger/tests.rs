@@ -1,0 +1,151 @@
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use serde_json::{Value, json};
+
+use super::*;
+use std::time::Duration;
+
+const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
+const NEXT: &str = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91";
+
+fn now() -> Now {
+    Now { mono: Duration::from_secs(1000), wall: "2026-01-01T00:00:00Z".parse().unwrap() }
+}
+
+fn node(boot: &str, ready: bool, annotations: Value) -> NodeView {
+    let mut all = json!({ key::NEEDED: "why", key::REQUEST: format!(
+        r#"{{"protocol":1,"bootID":"{BOOT}","since":"2026-01-01T00:00:00Z","sources":["person"]}}"#) });
+    all.as_object_mut().unwrap().extend(annotations.as_object().unwrap().clone());
+    all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    let node: Node = serde_json::from_value(json!({
+        "metadata": { "name": "n1", "uid": "u1", "resourceVersion": "5", "annotations": all },
+        "status": { "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "Unknown" } }],
+                    "nodeInfo": { "bootID": boot, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
+                                  "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "",
+                                  "osImage": "", "systemUUID": "" } },
+    }))
+    .unwrap();
+    NodeView::from(&node)
+}
+
+fn slot() -> Slot {
+    Slot { node: "n1".into(), uid: "u1".into(), id: Some(format!("{BOOT}.7").parse().unwrap()), since: now().wall }
+}
+
+#[track_caller]
+fn check(node: Option<&NodeView>, seen_seconds: Option<u64>, expected: Verdict) {
+    let handover =
+        Handover { seen_for: seen_seconds.map(Duration::from_secs), pickup_deadline: Duration::from_secs(120) };
+    assert_eq!(judge(&slot(), node, handover), expected);
+}
+
+fn granted() -> Value {
+    json!({ key::REBOOT: format!("{BOOT}.7") })
+}
+
+fn in_progress(id: &str) -> Value {
+    json!({ key::IN_PROGRESS: format!(
+        r#"{{"phase":"draining","id":"{id}","since":"2026-01-01T00:00:00Z","cordoned":true}}"#) })
+}
+
+fn with(mut base: Value, more: Value) -> Value {
+    base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    base
+}
+
+#[test]
+fn a_slot_is_freed_by_a_report_a_new_boot_or_a_node_that_is_gone() {
+    let report = json!({ key::LAST_REBOOT: format!(
+        r#"{{"id":"{BOOT}.7","outcome":"gave-back","reason":"Paused","at":"2026-01-01T00:00:00Z","seconds":1}}"#) });
+    check(Some(&node(BOOT, true, report)), None, Verdict::Free(Evidence::Reported));
+    check(Some(&node(NEXT, true, json!({}))), Some(1), Verdict::Free(Evidence::RebootedAndReady));
+    check(None, Some(1), Verdict::Free(Evidence::NodeGone));
+    let mut replaced = node(BOOT, true, granted());
+    replaced.uid = "u2".into();
+    check(Some(&replaced), Some(1), Verdict::Free(Evidence::NodeGone));
+}
+
+#[test]
+fn what_cannot_be_known_keeps_the_slot() {
+    check(Some(&node(NEXT, false, json!({}))), Some(1), Verdict::Keep);
+    check(Some(&node(NEXT, true, in_progress(&format!("{BOOT}.7")))), Some(9999), Verdict::Keep);
+    check(Some(&node("garbage", true, with(granted(), in_progress(&format!("{BOOT}.7"))))), Some(9999), Verdict::Keep);
+    check(Some(&node(NEXT, true, json!({ key::IN_PROGRESS: "{}" }))), Some(9999), Verdict::Keep);
+    let other_report = json!({ key::LAST_REBOOT: format!(
+        r#"{{"id":"{BOOT}.6","outcome":"gave-back","reason":"Paused","at":"2026-01-01T00:00:00Z","seconds":1}}"#) });
+    check(Some(&node(BOOT, true, with(granted(), other_report))), Some(1), Verdict::Keep);
+}
+
+#[test]
+fn a_grant_that_is_not_taken_up_is_withdrawn_never_just_freed() {
+    let verdict = |why| Verdict::Withdraw(why);
+    check(Some(&node(BOOT, true, granted())), Some(119), Verdict::Keep);
+    check(Some(&node(BOOT, true, granted())), Some(120), verdict(Withdrawal::NotPickedUp));
+    check(Some(&node(BOOT, true, json!({}))), None, verdict(Withdrawal::NotWritten));
+    check(Some(&node(BOOT, true, json!({}))), Some(1), verdict(Withdrawal::GrantRemoved));
+    check(Some(&node("garbage", true, json!({}))), Some(1), verdict(Withdrawal::GrantRemoved));
+    check(Some(&node(BOOT, true, json!({ key::REBOOT: "garbage" }))), Some(1), verdict(Withdrawal::GrantRemoved));
+    check(Some(&node(BOOT, true, with(granted(), json!({ key::PAUSED: "" })))), Some(1), verdict(Withdrawal::Paused));
+    check(
+        Some(&node(BOOT, true, with(granted(), json!({ key::NEEDED: null })))),
+        Some(1),
+        verdict(Withdrawal::RequestGone),
+    );
+    check(
+        Some(&node(BOOT, true, with(granted(), json!({ key::REQUEST: null })))),
+        Some(1),
+        verdict(Withdrawal::RequestGone),
+    );
+    check(Some(&node(NEXT, true, granted())), Some(1), verdict(Withdrawal::Spent));
+}
+
+#[test]
+fn a_withdrawal_leaves_a_persons_force_and_always_fences() {
+    let forced = node(BOOT, true, json!({ key::REBOOT: "now" }));
+    let patch = withdraw_patch(&forced, Withdrawal::Paused, "f1", now());
+    assert_eq!((patch.get(key::REBOOT), patch.get(key::FENCE)), (None, Some(Some("f1"))));
+    let patch = withdraw_patch(&node(BOOT, true, granted()), Withdrawal::NotPickedUp, "f2", now());
+    assert_eq!((patch.get(key::REBOOT), patch.get(key::REQUEST)), (Some(None), Some(None)));
+}
+
+#[test]
+fn a_forced_cycle_gets_a_slot_or_takes_its_slot_over() {
+    let forced = node(BOOT, true, in_progress(&format!("{BOOT}.now-9")));
+    let adopted = adoption(&forced, None, now()).unwrap();
+    assert!(adopted.id.unwrap().is_forced());
+    assert!(adoption(&forced, Some(&slot()), now()).unwrap().id.unwrap().is_forced());
+    assert_eq!(adoption(&forced, Some(&adopted), now()), None);
+    assert_eq!(adoption(&node(BOOT, true, json!({ key::REBOOT: "now" })), None, now()), None);
+}
+
+#[test]
+fn a_rebuilt_ledger_takes_in_every_grant_even_a_malformed_one() {
+    let id_taken_in = |annotations| taken_in(&node(BOOT, true, annotations), now()).map(|slot| slot.id.is_some());
+    assert_eq!(id_taken_in(granted()), Some(true));
+    assert_eq!(id_taken_in(json!({ key::REBOOT: "garbage" })), Some(false));
+    assert_eq!(id_taken_in(json!({ key::IN_PROGRESS: "{}" })), Some(false));
+    assert_eq!(id_taken_in(json!({ key::REBOOT: "now" })), None);
+    assert_eq!(id_taken_in(json!({})), None);
+}
+
+fn config_map(uid: &str, data: Option<&str>) -> ConfigMap {
+    serde_json::from_value(json!({ "metadata": { "uid": uid, "resourceVersion": "7" }, "data": data.map(|text| json!({ DATA_KEY: text })) }))
+        .unwrap()
+}
+
+#[test]
+fn a_ledger_reads_back_what_it_wrote() {
+    let version = Version { uid: "u".into(), resource_version: "7".into() };
+    let ledger = Ledger::complete(version, vec![slot()]);
+    assert_eq!(LedgerState::read(Some(&config_map("u", Some(&ledger.to_data())))), LedgerState::Known(ledger));
+}
+
+#[test]
+fn what_is_no_complete_ledger_is_lost_never_empty() {
+    let good = Ledger::complete(Version { uid: "u".into(), resource_version: "7".into() }, vec![]).to_data();
+    let newer = good.replace("\"protocol\":1", "\"protocol\":2");
+    for text in [None, Some(""), Some("{}"), Some("[]"), Some("{\"slots\":[]}"), Some(newer.as_str())] {
+        assert!(LedgerState::read(Some(&config_map("u", text))).known().is_none(), "{text:?}");
+    }
+    assert!(LedgerState::read(None).known().is_none());
+    assert!(LedgerState::read(Some(&config_map("restored", Some(&good)))).known().is_none(), "a restored backup");
+}

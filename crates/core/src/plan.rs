@@ -1,0 +1,197 @@
+//! The controller's brain: what to do about every node, and for every node that waits, why.
+//!
+//! [`plan`] is a function of one snapshot. What it proposes from a cached view is only a prompt where safety is
+//! concerned: slots are settled on a fresh read ([`crate::ledger::judge`]), and a grant is two conditional writes.
+
+mod capacity;
+mod memory;
+mod waiting;
+
+pub use capacity::Capacity;
+pub use memory::Memory;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::ledger::{self, LedgerState, MOST_SLOTS, Slot, Verdict};
+use crate::node::NodeView;
+use crate::quota::Quota;
+use crate::reason::WaitReason;
+use crate::selector::Selector;
+use crate::values::{Field, Phase, Request, Waiting};
+use crate::{Now, until};
+
+/// What the operator was told to do.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How many nodes may be unavailable at once.
+    pub quota: Quota,
+    /// Which nodes it is for.
+    pub selector: Selector,
+    /// After how long a grant that nobody took up is withdrawn.
+    pub pickup_deadline: Duration,
+}
+
+/// The cluster at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterView<'a> {
+    /// All Nodes, selected or not: a changed label is a change, not a deletion.
+    pub nodes: &'a [NodeView],
+    /// The ledger as last read or written.
+    pub ledger: &'a LedgerState,
+    /// The node that this controller runs on, which comes last.
+    pub home: Option<&'a str>,
+}
+
+/// One thing to do. The order in a [`Plan`] matters: slots are freed before they are spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The ledger is lost: rebuild it from an uncached list of the Nodes ([`ledger::taken_in`]).
+    Rebuild,
+    /// Read the Node of this slot and carry out [`ledger::judge`]'s verdict.
+    Settle(Slot),
+    /// Give the node in progress the slot that it must have ([`ledger::adoption`]).
+    Adopt(String),
+    /// Take away a grant that the ledger knows nothing of ([`ledger::is_stray`]).
+    Expel(String),
+    /// Take a slot, then write the grant to the Node.
+    Grant(String),
+    /// Write, or with `None` remove, `reboot-waiting`.
+    Explain(String, Option<Waiting>),
+}
+
+impl Action {
+    /// The node that the action is about; empty for the ledger as a whole.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Rebuild => "",
+            Self::Settle(slot) => &slot.node,
+            Self::Adopt(node) | Self::Expel(node) | Self::Grant(node) | Self::Explain(node, _) => node,
+        }
+    }
+}
+
+/// What follows from one view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do, in this order.
+    pub actions: Vec<Action>,
+    /// Every node that waits, and why.
+    pub waits: BTreeMap<String, WaitReason>,
+    /// After how long time alone changes the plan.
+    pub wake: Option<Duration>,
+    /// Numbers for metrics and people.
+    pub census: Census,
+}
+
+/// The fleet in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Selected nodes.
+    pub selected: usize,
+    /// Slots that the quota allows.
+    pub limit: usize,
+    /// Slots taken.
+    pub slots: usize,
+    /// Nodes that wait for a grant.
+    pub waiting: usize,
+    /// Nodes with a grant that their agent has not taken up yet.
+    pub granted: usize,
+    /// Nodes that drain.
+    pub draining: usize,
+    /// Nodes past the point of no return.
+    pub rebooting: usize,
+    /// Since when the node that has waited longest asks.
+    pub oldest_request: Option<Timestamp>,
+    /// Annotations that are malformed, over all nodes.
+    pub malformed: usize,
+}
+
+/// Decides. Total: every view has a plan.
+pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) -> Plan {
+    let mut capacity = Capacity::of(view, policy);
+    let mut plan =
+        Plan { actions: Vec::new(), waits: BTreeMap::new(), wake: None, census: census(view, policy, &capacity) };
+    match view.ledger {
+        LedgerState::Lost(_) => plan.actions.push(Action::Rebuild),
+        LedgerState::Known(ledger) => {
+            plan.actions.extend(ledger.slots().iter().filter_map(|slot| settle(slot, view, policy, memory, now)));
+            plan.actions.extend(view.nodes.iter().filter_map(|node| adopt_or_expel(node, ledger, policy, now)));
+        }
+    }
+    let candidates = waiting::sort(view, policy, memory, now, &mut plan);
+    grant_in_order(candidates, &mut capacity, now, &mut plan);
+    explain(view, now, &mut plan);
+    plan.census.waiting = plan.waits.len();
+    plan.wake = [plan.wake, memory.wake(view, policy, now)].into_iter().flatten().min();
+    plan
+}
+
+/// A slot of which the cached view says that it may be over.
+fn settle(slot: &Slot, view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) -> Option<Action> {
+    let node = view.nodes.iter().find(|node| node.name == slot.node);
+    let verdict = ledger::judge(slot, node, memory.handover(slot, policy, now));
+    (verdict != Verdict::Keep).then(|| Action::Settle(slot.clone()))
+}
+
+fn adopt_or_expel(node: &NodeView, ledger: &ledger::Ledger, policy: &Policy, now: Now) -> Option<Action> {
+    let slot = ledger.slot(&node.name);
+    if policy.selector.matches(&node.labels) && ledger::adoption(node, slot, now).is_some() {
+        Some(Action::Adopt(node.name.clone()))
+    } else if ledger::is_stray(node, slot) {
+        Some(Action::Expel(node.name.clone()))
+    } else {
+        None
+    }
+}
+
+/// Grants to the candidates in their order, as far as the capacity goes; the others wait for it.
+fn grant_in_order(candidates: Vec<(&NodeView, &Request)>, capacity: &mut Capacity, now: Now, plan: &mut Plan) {
+    for (node, request) in candidates {
+        match capacity.admit(&node.name, now) {
+            Ok(()) => plan.actions.push(Action::Grant(node.name.clone())),
+            Err(reason) => {
+                plan.waits.insert(node.name.clone(), reason);
+                let oldest = plan.census.oldest_request.map_or(request.since, |oldest| oldest.min(request.since));
+                plan.census.oldest_request = Some(oldest);
+                plan.wake = [plan.wake, capacity.next_alarm(now)].into_iter().flatten().min();
+            }
+        }
+    }
+}
+
+/// Brings `reboot-waiting` in line, where the reason changed. A grant's own patch removes it, and what a node waits for
+/// after another action of this plan is said after that action.
+fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
+    if plan.actions.contains(&Action::Rebuild) {
+        return;
+    }
+    let busy: BTreeSet<String> = plan.actions.iter().map(|action| action.node().to_owned()).collect();
+    for node in view.nodes.iter().filter(|node| !busy.contains(&node.name)) {
+        let waiting = match (plan.waits.get(&node.name), &node.waiting) {
+            (Some(reason), Field::Set(waiting)) if waiting.says(reason) => continue,
+            (None, Field::Absent) => continue,
+            (reason, _) => reason.map(|reason| Waiting::new(reason, now.wall_seconds())),
+        };
+        plan.actions.push(Action::Explain(node.name.clone(), waiting));
+    }
+}
+
+fn census(view: &ClusterView<'_>, policy: &Policy, capacity: &Capacity) -> Census {
+    let mut census = Census { limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
+    for node in view.nodes {
+        census.malformed += node.malformed().count();
+        census.selected += usize::from(policy.selector.matches(&node.labels));
+        match node.in_progress.get().map(|progress| progress.phase) {
+            Some(Phase::Draining) => census.draining += 1,
+            Some(Phase::Rebooting) => census.rebooting += 1,
+            None => census.granted += usize::from(node.permission.get().is_some()),
+        }
+    }
+    census
+}
+
+#[cfg(test)]
+mod tests;

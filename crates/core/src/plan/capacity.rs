@@ -1,0 +1,108 @@
+//! How many more nodes may become unavailable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{ClusterView, MOST_SLOTS, Policy};
+use crate::ledger::{LedgerState, Slot};
+use crate::node::NodeView;
+use crate::reason::WaitReason;
+use crate::{Now, until};
+
+/// How long a slot may be held before it is named as what blocks the others. An alarm: it frees nothing (S6).
+const LONG: Duration = Duration::from_secs(600);
+
+/// The quota against what uses it.
+///
+/// Unavailable are the selected nodes that hold a slot, are not Ready, or are unschedulable, whoever did it. A node may
+/// be granted when the slots with it stay within the quota, and so do the unavailable nodes with it; unless they are
+/// above the quota without it already and it is one of them: rebooting a node that is down costs nothing more.
+#[derive(Debug)]
+pub struct Capacity {
+    limit: usize,
+    lost: Option<String>,
+    slots: usize,
+    unavailable: BTreeSet<String>,
+    held: BTreeMap<String, Slot>,
+    idle_blocker: Option<(String, String)>,
+}
+
+impl Capacity {
+    /// The capacity of this view.
+    pub fn of(view: &ClusterView<'_>, policy: &Policy) -> Self {
+        let selected = || view.nodes.iter().filter(|node| policy.selector.matches(&node.labels));
+        let slots = view.ledger.known().map(|ledger| ledger.slots()).unwrap_or_default();
+        let held: BTreeMap<String, Slot> = slots.iter().map(|slot| (slot.node.clone(), slot.clone())).collect();
+        let is_unavailable = |node: &&NodeView| held.contains_key(&node.name) || down(node).is_some();
+        Self {
+            limit: policy.quota.limit(selected().count()),
+            lost: match view.ledger {
+                LedgerState::Lost(lost) => Some(lost.why.clone()),
+                LedgerState::Known(_) => None,
+            },
+            slots: slots.len(),
+            unavailable: selected().filter(is_unavailable).map(|node| node.name.clone()).collect(),
+            idle_blocker: selected()
+                .filter(|node| !held.contains_key(&node.name))
+                .find_map(|node| down(node).map(|state| (node.name.clone(), state.to_owned()))),
+            held,
+        }
+    }
+
+    /// The slots that the quota allows.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The slots taken.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Takes a slot for the node, or says why there is none.
+    pub(super) fn admit(&mut self, node: &str, now: Now) -> Result<(), WaitReason> {
+        if let Some(why) = &self.lost {
+            return Err(WaitReason::LedgerLost { why: why.clone() });
+        }
+        if self.limit == 0 {
+            return Err(WaitReason::QuotaZero);
+        }
+        if self.slots >= MOST_SLOTS {
+            return Err(WaitReason::SlotsCapped);
+        }
+        let with_it = self.unavailable.len() + usize::from(!self.unavailable.contains(node));
+        if self.slots >= self.limit || with_it > self.limit.max(self.unavailable.len()) {
+            return Err(WaitReason::QuotaUsed { limit: self.limit, blocker: self.blocker(node, now) });
+        }
+        self.slots += 1;
+        self.unavailable.insert(node.to_owned());
+        Ok(())
+    }
+
+    /// The node that keeps the quota in use without getting on, seen from another node.
+    fn blocker(&self, from: &str, now: Now) -> Option<(String, String)> {
+        let stuck = self.held.values().find(|slot| until(alarm_at(slot), now).is_none());
+        stuck
+            .map(|slot| (slot.node.clone(), format!("has held its slot since {}", slot.since)))
+            .or_else(|| self.idle_blocker.clone().filter(|(node, _)| node != from))
+    }
+
+    /// When the next slot becomes one that is named as a blocker.
+    pub(super) fn next_alarm(&self, now: Now) -> Option<Duration> {
+        self.held.values().filter_map(|slot| until(alarm_at(slot), now)).min()
+    }
+}
+
+fn alarm_at(slot: &Slot) -> jiff::Timestamp {
+    slot.since.checked_add(LONG).unwrap_or(jiff::Timestamp::MAX)
+}
+
+fn down(node: &NodeView) -> Option<&'static str> {
+    if !node.ready {
+        Some("is not Ready")
+    } else if node.unschedulable {
+        Some("is cordoned")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,70 @@
+//! What the controller remembers between two plans. Losing it costs time, never safety.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{ClusterView, Policy};
+use crate::Now;
+use crate::ids::GrantId;
+use crate::ledger::{Handover, Slot};
+use crate::node::NodeView;
+use crate::values::Permission;
+
+/// How long an agent has to answer before its silence is a reason: without it, every ask would cost two more writes.
+pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
+
+/// When this process first saw what it waits for, by its own monotonic clock.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    granted: BTreeMap<GrantId, Duration>,
+    unanswered: BTreeMap<String, Duration>,
+}
+
+impl Memory {
+    /// Takes a view in. To be called before [`super::plan`], with the same arguments.
+    pub fn observe(&mut self, view: &ClusterView<'_>, now: Now) {
+        let slots = view.ledger.known().map(|ledger| ledger.slots()).unwrap_or_default();
+        self.granted.retain(|id, _| slots.iter().any(|slot| slot.id == Some(*id)));
+        self.unanswered.retain(|name, _| view.nodes.iter().any(|node| node.name == *name && is_unanswered(node)));
+        for node in view.nodes {
+            if let Some(Permission::Granted(id)) = node.permission.get() {
+                self.granted.entry(*id).or_insert(now.mono);
+            }
+            if is_unanswered(node) && !self.unanswered.contains_key(&node.name) {
+                self.unanswered.insert(node.name.clone(), now.mono);
+            }
+        }
+    }
+
+    /// Notes that this process has written the grant to its Node.
+    pub fn wrote_grant(&mut self, id: GrantId, now: Now) {
+        self.granted.entry(id).or_insert(now.mono);
+    }
+
+    /// What [`crate::ledger::judge`] needs to know of the past.
+    pub fn handover(&self, slot: &Slot, policy: &Policy, now: Now) -> Handover {
+        let seen = slot.id.and_then(|id| self.granted.get(&id));
+        Handover { seen_for: seen.map(|seen| now.mono.saturating_sub(*seen)), pickup_deadline: policy.pickup_deadline }
+    }
+
+    /// Whether the node's agent has had the time to answer.
+    pub(super) fn answer_is_due(&self, node: &str, now: Now) -> bool {
+        self.unanswered.get(node).is_some_and(|seen| now.mono.saturating_sub(*seen) >= ANSWER_GRACE)
+    }
+
+    /// After how long a deadline that rests on this memory passes.
+    pub(super) fn wake(&self, view: &ClusterView<'_>, policy: &Policy, now: Now) -> Option<Duration> {
+        let pickups = view.nodes.iter().filter(|node| node.in_progress.is_absent()).filter_map(|node| {
+            let Some(Permission::Granted(id)) = node.permission.get() else { return None };
+            Some(*self.granted.get(id)? + policy.pickup_deadline)
+        });
+        let answers = self.unanswered.values().map(|seen| *seen + ANSWER_GRACE);
+        pickups.chain(answers).filter_map(|at| at.checked_sub(now.mono)).filter(|left| !left.is_zero()).min()
+    }
+}
+
+/// Whether a node asks, or is forced, and its agent has said nothing.
+fn is_unanswered(node: &NodeView) -> bool {
+    let forced = matches!(node.permission.get(), Some(Permission::Now));
+    node.in_progress.is_absent() && (forced || (node.needed.is_some() && node.request.is_absent()))
+}

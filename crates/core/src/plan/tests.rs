@@ -1,0 +1,247 @@
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::annotations as key;
+use crate::ledger::{Ledger, Lost, Version};
+
+const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
+
+/// A fleet written in short words, one node each: `name:word,word,...`.
+struct Fleet {
+    nodes: Vec<NodeView>,
+    ledger: LedgerState,
+    quota: &'static str,
+}
+
+fn now() -> Now {
+    Now { mono: Duration::from_secs(1000), wall: "2026-01-01T12:00:00Z".parse().unwrap() }
+}
+
+fn request(since_minute: u32, not_before: Option<&str>, protocol: u32) -> String {
+    let not_before = not_before.map(|at| format!(r#","notBefore":"{at}""#)).unwrap_or_default();
+    format!(
+        r#"{{"protocol":{protocol},"bootID":"{BOOT}","since":"2026-01-01T11:{since_minute:02}:00Z","sources":["person"]{not_before}}}"#
+    )
+}
+
+fn node(text: &str) -> NodeView {
+    let (name, words) = text.split_once(':').unwrap();
+    let (mut annotations, mut labels) = (json!({}), json!({}));
+    let (mut ready, mut cordoned, mut boot) = ("True", false, BOOT);
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        let mut set = |key: &str, value: String| annotations[key] = Value::String(value);
+        match word.split_once('=').unwrap_or((word, "0")) {
+            ("asks", minute) => {
+                set(key::NEEDED, "why".into());
+                set(key::REQUEST, request(minute.parse().unwrap(), None, 1));
+            }
+            ("needed", _) => set(key::NEEDED, "why".into()),
+            ("later", at) => set(key::REQUEST, request(0, Some(at), 1)),
+            ("protocol2", _) => set(key::REQUEST, request(0, None, 2)),
+            ("garbled", _) => set(key::REQUEST, "{}".into()),
+            ("paused", _) => set(key::PAUSED, "maintenance".into()),
+            ("now", _) => set(key::REBOOT, "now".into()),
+            ("True", _) => set(key::REBOOT, "True".into()),
+            ("granted", number) => set(key::REBOOT, format!("{BOOT}.{number}")),
+            ("draining", number) => set(
+                key::IN_PROGRESS,
+                format!(
+                    r#"{{"phase":"draining","id":"{BOOT}.{number}","since":"2026-01-01T11:00:00Z","cordoned":true}}"#
+                ),
+            ),
+            ("removed", at) => set(
+                key::WAITING,
+                format!(r#"{{"reason":"GrantRemoved","since":"2026-01-01T11:00:00Z","until":"{at}","message":""}}"#),
+            ),
+            ("waits", reason) => {
+                set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#))
+            }
+            ("down", _) => ready = "Unknown",
+            ("cordoned", _) => cordoned = true,
+            ("otherboot", _) => boot = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91",
+            ("control", _) => labels["role"] = json!("control"),
+            other => panic!("no such word: {other:?}"),
+        }
+    }
+    let node: Node = serde_json::from_value(json!({
+        "metadata": { "name": name, "uid": name, "resourceVersion": "5", "annotations": annotations, "labels": labels },
+        "spec": { "unschedulable": cordoned },
+        "status": { "conditions": [{ "type": "Ready", "status": ready }],
+                    "nodeInfo": { "bootID": boot, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
+                                  "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "",
+                                  "osImage": "", "systemUUID": "" } },
+    }))
+    .unwrap();
+    NodeView::from(&node)
+}
+
+fn fleet(quota: &'static str, slots: &[(&str, u64)], nodes: &[&str]) -> Fleet {
+    let version = Version { uid: "l".into(), resource_version: "100".into() };
+    let slot = |(name, number): &(&str, u64)| Slot {
+        node: (*name).to_owned(),
+        uid: (*name).to_owned(),
+        id: Some(format!("{BOOT}.{number}").parse().unwrap()),
+        since: "2026-01-01T11:55:00Z".parse().unwrap(),
+    };
+    let ledger = LedgerState::Known(Ledger::complete(version, slots.iter().map(slot).collect()));
+    Fleet { nodes: nodes.iter().map(|text| node(text)).collect(), ledger, quota }
+}
+
+impl Fleet {
+    fn plan(&self) -> Plan {
+        let view = ClusterView { nodes: &self.nodes, ledger: &self.ledger, home: Some("home") };
+        let policy = Policy {
+            quota: self.quota.parse().unwrap(),
+            selector: "role!=control".parse().unwrap(),
+            pickup_deadline: Duration::from_secs(120),
+        };
+        let mut memory = Memory::default();
+        memory.observe(&view, Now { mono: Duration::from_secs(980), ..now() });
+        plan(&view, &policy, &memory, now())
+    }
+}
+
+/// Checks who is granted, and what the others wait for: `name=Reason` or `name=Reason@blocker`.
+#[track_caller]
+fn check(fleet: &Fleet, granted: &[&str], waits: &[&str]) {
+    let plan = fleet.plan();
+    let grants: Vec<&str> = plan
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Grant(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let waiting: Vec<String> = plan
+        .waits
+        .iter()
+        .map(|(name, reason)| match reason.blocker() {
+            Some(blocker) => format!("{name}={}@{blocker}", reason.code()),
+            None => format!("{name}={}", reason.code()),
+        })
+        .collect();
+    assert_eq!((grants, waiting), (granted.to_vec(), waits.iter().map(ToString::to_string).collect()));
+}
+
+#[test]
+fn who_has_asked_longest_goes_first_and_the_controllers_own_node_last() {
+    check(&fleet("1", &[], &["a:asks=3", "b:asks=1", "home:asks=0"]), &["b"], &["a=QuotaUsed", "home=QuotaUsed"]);
+    check(&fleet("3", &[], &["a:asks=3", "b:asks=1", "home:asks=0"]), &["b", "a", "home"], &[]);
+    check(&fleet("1", &[], &["b:asks=1", "a:asks=1"]), &["a"], &["b=QuotaUsed"]);
+}
+
+#[test]
+fn a_slot_that_is_taken_is_taken_whatever_the_node_looks_like() {
+    check(&fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:asks"]), &[], &["b=QuotaUsed"]);
+    check(&fleet("2", &[("a", 7)], &["a:asks,draining=7,cordoned", "b:asks", "c:asks"]), &["b"], &["c=QuotaUsed"]);
+    check(&fleet("1", &[("gone", 7)], &["b:asks"]), &[], &["b=QuotaUsed"]);
+}
+
+#[test]
+fn a_node_that_is_down_or_cordoned_uses_the_quota_up_and_is_named() {
+    check(&fleet("1", &[], &["a:down", "b:asks"]), &[], &["b=QuotaUsed@a"]);
+    check(&fleet("1", &[], &["a:cordoned", "b:asks"]), &[], &["b=QuotaUsed@a"]);
+    check(&fleet("2", &[], &["a:down", "b:asks", "c:asks"]), &["b"], &["c=QuotaUsed@a"]);
+    check(&fleet("1", &[], &["a:down,control", "b:asks"]), &["b"], &[]);
+}
+
+#[test]
+fn a_node_that_is_down_already_may_be_rebooted_but_never_above_the_slots() {
+    check(&fleet("1", &[], &["a:down,asks=5", "b:asks=1"]), &["a"], &["b=QuotaUsed@a"]);
+    check(&fleet("1", &[], &["a:down,asks=1", "b:cordoned,asks=2"]), &["a"], &["b=QuotaUsed@a"]);
+    check(&fleet("1", &[("x", 7)], &["x:asks,granted=7", "a:down,asks"]), &[], &["a=QuotaUsed"]);
+}
+
+#[test]
+fn a_quota_of_zero_grants_nothing() {
+    check(&fleet("0", &[], &["a:asks", "b:down,asks"]), &[], &["a=QuotaZero", "b=QuotaZero"]);
+    check(&fleet("0%", &[], &["a:asks"]), &[], &["a=QuotaZero"]);
+}
+
+#[test]
+fn a_percentage_counts_the_selected_nodes_only() {
+    check(&fleet("50%", &[], &["a:asks=1", "b:asks=2", "c:", "d:", "e:control"]), &["a", "b"], &[]);
+}
+
+#[test]
+fn whoever_cannot_be_rebooted_starves_nobody() {
+    let others = ["a:needed", "b:asks,paused", "c:needed,protocol2", "d:needed,garbled", "e:asks,otherboot"];
+    let more = ["f:needed,later=2026-01-01T13:00:00Z", "g:asks,control", "h:asks,True", "i:asks=59"];
+    check(
+        &fleet("1", &[], &[&others[..], &more[..]].concat()),
+        &["i"],
+        &[
+            "a=NoAgent",
+            "b=Paused",
+            "c=AgentIncompatible",
+            "d=Malformed",
+            "e=BootIdMismatch",
+            "f=BackingOff",
+            "g=NotSelected",
+            "h=Malformed",
+        ],
+    );
+}
+
+#[test]
+fn a_time_that_has_passed_holds_nobody_back() {
+    check(&fleet("1", &[], &["a:needed,later=2026-01-01T11:59:00Z"]), &["a"], &[]);
+    check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z"]), &[], &["a=GrantRemoved"]);
+    check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:00Z"]), &["a"], &[]);
+}
+
+#[test]
+fn nothing_is_granted_while_the_ledger_is_lost() {
+    let mut lost = fleet("5", &[], &["a:asks", "b:"]);
+    lost.ledger = LedgerState::Lost(Lost { why: "gone".into(), version: None });
+    check(&lost, &[], &["a=LedgerLost"]);
+    assert_eq!(lost.plan().actions[0], Action::Rebuild);
+}
+
+#[test]
+fn a_ledger_takes_only_as_many_slots_as_an_object_can_hold() {
+    let names: Vec<String> = (0..MOST_SLOTS).map(|number| format!("n{number}")).collect();
+    let slots: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 7)).collect();
+    check(&fleet("3000", &slots, &["z:asks"]), &[], &["z=SlotsCapped"]);
+}
+
+#[test]
+fn a_forced_node_needs_no_slot_but_is_counted_once_it_is_in_progress() {
+    check(&fleet("1", &[], &["a:now", "b:asks"]), &["b"], &["a=NoAgent"]);
+    let counted = fleet("1", &[], &["a:now,draining=now-9,cordoned", "b:asks"]);
+    assert_eq!(counted.plan().actions[0], Action::Adopt("a".into()));
+    check(&counted, &[], &["b=QuotaUsed@a"]);
+}
+
+#[test]
+fn a_grant_without_a_slot_is_taken_away() {
+    assert_eq!(fleet("1", &[], &["a:asks,granted=7"]).plan().actions, [Action::Expel("a".into())]);
+}
+
+#[test]
+fn the_reason_is_written_once_and_removed_when_it_no_longer_holds() {
+    let explained = |text| {
+        let plan = fleet("1", &[("x", 7)], &["x:asks,granted=7", text]).plan();
+        plan.actions.into_iter().find_map(|action| match action {
+            Action::Explain(_, waiting) => Some(waiting.map(|waiting| waiting.reason)),
+            _ => None,
+        })
+    };
+    assert_eq!(explained("a:asks"), Some(Some("QuotaUsed".into())));
+    assert_eq!(explained("a:asks,waits=QuotaUsed"), None);
+    assert_eq!(explained("a:asks,waits=Paused"), Some(Some("QuotaUsed".into())));
+    assert_eq!(explained("a:waits=QuotaUsed"), Some(None));
+}
+
+#[test]
+fn the_plan_says_when_time_alone_changes_it() {
+    assert_eq!(fleet("1", &[], &["a:"]).plan().wake, None);
+    let backing_off = fleet("1", &[], &["a:needed,later=2026-01-01T12:00:30Z"]).plan();
+    assert_eq!(backing_off.wake, Some(Duration::from_secs(30)));
+    let granted = fleet("1", &[("a", 7)], &["a:asks,granted=7"]).plan();
+    assert_eq!(granted.wake, Some(Duration::from_secs(100)));
+    let waiting = fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:asks"]).plan();
+    assert_eq!(waiting.wake, Some(Duration::from_secs(100)));
+}

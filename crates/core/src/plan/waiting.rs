@@ -1,0 +1,118 @@
+//! Which nodes may be granted, in which order, and what holds the others back apart from the quota.
+
+use super::{ClusterView, Memory, Plan, Policy, until};
+use crate::Now;
+use crate::annotations as key;
+use crate::node::NodeView;
+use crate::reason::WaitReason;
+use crate::values::{Answer, Field, Permission, Request};
+
+enum Standing<'a> {
+    /// Nothing is asked of the node, or it is being taken care of.
+    Quiet,
+    /// It waits, for a reason of its own.
+    Waits(WaitReason),
+    /// Only the capacity is in question.
+    Candidate(&'a Request),
+}
+
+/// Sorts the nodes into candidates, in the order in which they are granted, and nodes that wait for a reason of their
+/// own, which go into the plan.
+pub(super) fn sort<'a>(
+    view: &ClusterView<'a>,
+    policy: &Policy,
+    memory: &Memory,
+    now: Now,
+    plan: &mut Plan,
+) -> Vec<(&'a NodeView, &'a Request)> {
+    let mut candidates = Vec::new();
+    for node in view.nodes {
+        match standing(node, view, policy, memory, now) {
+            Standing::Quiet => {}
+            Standing::Candidate(request) => candidates.push((node, request)),
+            Standing::Waits(reason) => {
+                let wake = reason.until().and_then(|at| until(at, now));
+                plan.wake = [plan.wake, wake].into_iter().flatten().min();
+                plan.waits.insert(node.name.clone(), reason);
+            }
+        }
+    }
+    let turn = |request: &Request| request.not_before.map_or(request.since, |not_before| not_before.max(request.since));
+    candidates.sort_by_key(|(node, request)| (view.home == Some(node.name.as_str()), turn(request), node.name.clone()));
+    candidates
+}
+
+fn standing<'a>(
+    node: &'a NodeView,
+    view: &ClusterView<'_>,
+    policy: &Policy,
+    memory: &Memory,
+    now: Now,
+) -> Standing<'a> {
+    let forced = matches!(node.permission.get(), Some(Permission::Now));
+    if node.needed.is_none()
+        && !forced
+        && node.permission.malformed().is_none()
+        && node.in_progress.malformed().is_none()
+    {
+        return Standing::Quiet;
+    }
+    let slot = view.ledger.known().and_then(|ledger| ledger.slot(&node.name));
+    if let Some(reason) = malformed(node) {
+        return Standing::Waits(reason);
+    }
+    if node.in_progress.get().is_some() {
+        return Standing::Quiet;
+    }
+    if let Some(why) = &node.paused {
+        return Standing::Waits(WaitReason::Paused { why: why.clone() });
+    }
+    let granted = matches!(node.permission.get(), Some(Permission::Granted(_)));
+    if granted || (slot.is_some() && !forced) {
+        return Standing::Quiet;
+    }
+    if forced {
+        return no_agent_yet(node, memory, now);
+    }
+    if !policy.selector.matches(&node.labels) {
+        return Standing::Waits(WaitReason::NotSelected);
+    }
+    match &node.request {
+        Field::Absent | Field::Malformed(_) => no_agent_yet(node, memory, now),
+        Field::Set(Answer::Incompatible(protocol)) => {
+            Standing::Waits(WaitReason::AgentIncompatible { protocol: *protocol })
+        }
+        Field::Set(Answer::Compatible(request)) => answered(node, request, now),
+    }
+}
+
+fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a> {
+    if node.boot != Some(request.boot) {
+        return Standing::Waits(WaitReason::BootIdMismatch);
+    }
+    if let Some(until) = held_back(node, now) {
+        return Standing::Waits(WaitReason::GrantRemoved { until });
+    }
+    match request.not_before.filter(|at| until(*at, now).is_some()) {
+        Some(until) => Standing::Waits(WaitReason::BackingOff { until }),
+        None => Standing::Candidate(request),
+    }
+}
+
+/// A person removed the grant: the withdrawal noted until when it is not given again.
+fn held_back(node: &NodeView, now: Now) -> Option<jiff::Timestamp> {
+    let waiting = node.waiting.get()?;
+    let removed = waiting.reason == WaitReason::GrantRemoved { until: now.wall }.code();
+    waiting.until.filter(|at| removed && until(*at, now).is_some())
+}
+
+fn no_agent_yet<'a>(node: &NodeView, memory: &Memory, now: Now) -> Standing<'a> {
+    if memory.answer_is_due(&node.name, now) { Standing::Waits(WaitReason::NoAgent) } else { Standing::Quiet }
+}
+
+/// The malformed annotation that stops the node, if there is one. What the operator itself only reports stops nothing.
+fn malformed(node: &NodeView) -> Option<WaitReason> {
+    let stops = [key::REQUEST, key::REBOOT, key::IN_PROGRESS];
+    let (key, why) = node.malformed().find(|(key, _)| stops.contains(key))?;
+    Some(WaitReason::Malformed { key, why: why.to_owned() })
+}

@@ -1,0 +1,208 @@
+//! Typed reasons: every "no" of the operator is one of these, the same in annotations, Events, metrics and logs (L3).
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Why a node that asks for a reboot has no grant yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// A person has paused the node.
+    Paused {
+        /// The person's words.
+        why: String,
+    },
+    /// The node selector of the controller leaves the node out.
+    NotSelected,
+    /// No agent has answered the ask.
+    NoAgent,
+    /// The agent speaks another protocol.
+    AgentIncompatible {
+        /// The protocol that it speaks.
+        protocol: u32,
+    },
+    /// An annotation is not what the protocol allows.
+    Malformed {
+        /// The annotation.
+        key: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// kubelet does not report the boot under which the request was made.
+    BootIdMismatch,
+    /// The latest cycles failed; the next one is put off.
+    BackingOff {
+        /// No grant before this time.
+        until: Timestamp,
+    },
+    /// A person took the permission away; it is not given again at once.
+    GrantRemoved {
+        /// No grant before this time.
+        until: Timestamp,
+    },
+    /// The quota is zero.
+    QuotaZero,
+    /// The quota of unavailable nodes is used up.
+    QuotaUsed {
+        /// How many slots there are.
+        limit: usize,
+        /// The node that uses it up without getting on, and how, where one does.
+        blocker: Option<(String, String)>,
+    },
+    /// The ledger holds as many slots as an object can.
+    SlotsCapped,
+    /// The ledger of slots is missing or malformed and is being rebuilt.
+    LedgerLost {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl WaitReason {
+    /// Every code, for the metric that counts waiting nodes by reason.
+    pub const CODES: [&'static str; 12] = [
+        "Paused",
+        "NotSelected",
+        "NoAgent",
+        "AgentIncompatible",
+        "Malformed",
+        "BootIdMismatch",
+        "BackingOff",
+        "GrantRemoved",
+        "QuotaZero",
+        "QuotaUsed",
+        "SlotsCapped",
+        "LedgerLost",
+    ];
+
+    /// The reason as one CamelCase word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Paused { .. } => "Paused",
+            Self::NotSelected => "NotSelected",
+            Self::NoAgent => "NoAgent",
+            Self::AgentIncompatible { .. } => "AgentIncompatible",
+            Self::Malformed { .. } => "Malformed",
+            Self::BootIdMismatch => "BootIdMismatch",
+            Self::BackingOff { .. } => "BackingOff",
+            Self::GrantRemoved { .. } => "GrantRemoved",
+            Self::QuotaZero => "QuotaZero",
+            Self::QuotaUsed { .. } => "QuotaUsed",
+            Self::SlotsCapped => "SlotsCapped",
+            Self::LedgerLost { .. } => "LedgerLost",
+        }
+    }
+
+    /// The node that stands in the way, where one does.
+    pub fn blocker(&self) -> Option<&str> {
+        match self {
+            Self::QuotaUsed { blocker: Some((node, _)), .. } => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The time before which nothing happens, where there is one.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::BackingOff { until } | Self::GrantRemoved { until } => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Whether a person should look: the wait does not end by the operator's own work.
+    pub fn needs_attention(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAgent
+                | Self::AgentIncompatible { .. }
+                | Self::Malformed { .. }
+                | Self::SlotsCapped
+                | Self::LedgerLost { .. }
+                | Self::QuotaUsed { blocker: Some(_), .. }
+        )
+    }
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused { why } if why.is_empty() || why == "true" => {
+                write!(f, "paused; remove reboot-paused to go on")
+            }
+            Self::Paused { why } => write!(f, "paused ({why}); remove reboot-paused to go on"),
+            Self::NotSelected => write!(f, "the controller's --node-selector leaves this node out"),
+            Self::NoAgent => write!(f, "no reboot-agent has answered; is its pod running on this node?"),
+            Self::AgentIncompatible { protocol } => {
+                write!(f, "the node's agent speaks protocol {protocol}, this controller {}", crate::values::PROTOCOL)
+            }
+            Self::Malformed { key, why } => write!(f, "annotation {key} is malformed: {why}; correct or remove it"),
+            Self::BootIdMismatch => write!(f, "waiting until kubelet reports the boot ID that the agent sees"),
+            Self::BackingOff { until } => write!(f, "the latest attempt was given back; next one not before {until}"),
+            Self::GrantRemoved { until } => write!(f, "the permission was removed by hand; not before {until}"),
+            Self::QuotaZero => write!(f, "--max-unavailable is 0"),
+            Self::QuotaUsed { limit, blocker: None } => write!(f, "the quota of {limit} is used; its turn will come"),
+            Self::QuotaUsed { limit, blocker: Some((node, state)) } => {
+                write!(f, "the quota of {limit} is used: {node} {state}")
+            }
+            Self::SlotsCapped => write!(f, "the ledger is full: {} slots", crate::ledger::MOST_SLOTS),
+            Self::LedgerLost { why } => write!(f, "the ledger of slots is being rebuilt: {why}"),
+        }
+    }
+}
+
+/// Why a cycle ended as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    /// The boot ID changed and the node is Ready again.
+    Rebooted,
+    /// The machine was rebooted by something else than this cycle.
+    RebootedByOther,
+    /// A person paused the node.
+    Paused,
+    /// `reboot` was removed or replaced.
+    GrantRemoved,
+    /// `reboot-in-progress` was removed by somebody else.
+    ProgressRemoved,
+    /// Nobody asks for the reboot any more.
+    NotNeeded,
+    /// Somebody uncordoned the node.
+    UncordonedByOther,
+    /// The drain did not end in time.
+    DrainTimedOut,
+    /// logind refused the reboot.
+    RebootRefused,
+}
+
+impl EndReason {
+    /// The reason as one CamelCase word.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Rebooted => "Rebooted",
+            Self::RebootedByOther => "RebootedByOther",
+            Self::Paused => "Paused",
+            Self::GrantRemoved => "GrantRemoved",
+            Self::ProgressRemoved => "ProgressRemoved",
+            Self::NotNeeded => "NotNeeded",
+            Self::UncordonedByOther => "UncordonedByOther",
+            Self::DrainTimedOut => "DrainTimedOut",
+            Self::RebootRefused => "RebootRefused",
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rebooted => "the node rebooted",
+            Self::RebootedByOther => "the machine was rebooted by something else",
+            Self::Paused => "the node was paused",
+            Self::GrantRemoved => "the permission was removed",
+            Self::ProgressRemoved => "reboot-in-progress was removed by hand",
+            Self::NotNeeded => "nobody asks for the reboot any more",
+            Self::UncordonedByOther => "somebody uncordoned the node",
+            Self::DrainTimedOut => "the drain did not end in time",
+            Self::RebootRefused => "logind refused the reboot",
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! Label selectors as `kubectl -l` writes them, applied to Nodes.
+//!
+//! Grammar: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api>.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Which nodes the operator is for. The default selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector(Vec<Requirement>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Requirement {
+    Exists(String),
+    Absent(String),
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+}
+
+impl Selector {
+    /// Whether every requirement holds for these labels. As in Kubernetes, `!=` and `notin` hold where the key is absent.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|requirement| match requirement {
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::Absent(key) => !labels.contains_key(key),
+            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+        })
+    }
+}
+
+/// Why a text is no label selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseSelectorError(String);
+
+impl fmt::Display for ParseSelectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no label requirement; examples: role=worker, tier in (a,b), !gpu", self.0)
+    }
+}
+
+impl std::error::Error for ParseSelectorError {}
+
+impl FromStr for Selector {
+    type Err = ParseSelectorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSelectorError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        split_outside_parentheses(text).into_iter().map(parse_requirement).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn split_outside_parentheses(text: &str) -> Vec<&str> {
+    let mut depth = 0_i32;
+    text.split(|character| {
+        match character {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        character == ',' && depth == 0
+    })
+    .collect()
+}
+
+fn parse_requirement(text: &str) -> Result<Requirement, ParseSelectorError> {
+    let text = text.trim();
+    let wrong = || ParseSelectorError(text.to_owned());
+    let key = |key: &str| Some(key.trim().to_owned()).filter(|key| is_label_text(key, "./")).ok_or_else(wrong);
+    let one = |value: &str| match value.trim() {
+        value if value.is_empty() || is_label_text(value, ".") => Ok(vec![value.to_owned()]),
+        _ => Err(wrong()),
+    };
+    if let Some((left, right)) = text.split_once("!=") {
+        return Ok(Requirement::NotIn(key(left)?, one(right)?));
+    }
+    if let Some((left, right)) = text.split_once("==").or_else(|| text.split_once('=')) {
+        return Ok(Requirement::In(key(left)?, one(right)?));
+    }
+    if let Some((head, values)) = text.strip_suffix(')').and_then(|rest| rest.split_once('(')) {
+        let values = values.split(',').map(one).collect::<Result<Vec<_>, _>>()?.concat();
+        return match head.split_whitespace().collect::<Vec<_>>()[..] {
+            [name, "in"] => Ok(Requirement::In(key(name)?, values)),
+            [name, "notin"] => Ok(Requirement::NotIn(key(name)?, values)),
+            _ => Err(wrong()),
+        };
+    }
+    match text.strip_prefix('!') {
+        Some(name) => Ok(Requirement::Absent(key(name)?)),
+        None => Ok(Requirement::Exists(key(text)?)),
+    }
+}
+
+fn is_label_text(text: &str, punctuation: &str) -> bool {
+    let inner = |character: char| {
+        character.is_ascii_alphanumeric() || "-_".contains(character) || punctuation.contains(character)
+    };
+    let edge = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphanumeric());
+    text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().next_back())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(selector: &str, labels: &str, expected: Option<bool>) {
+        let labels = labels.split(' ').filter_map(|pair| pair.split_once('='));
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let matched = selector.parse::<Selector>().ok().map(|selector| selector.matches(&labels));
+        assert_eq!(matched, expected, "{selector:?}");
+    }
+
+    #[test]
+    fn requirements_mean_what_they_mean_to_kubectl() {
+        check("", "a=1", Some(true));
+        check("a=1", "a=1", Some(true));
+        check("a==1,b!=2", "a=1", Some(true));
+        check("a=1,b!=2", "a=1 b=2", Some(false));
+        check("a in (1, 2),c", "a=2 c=x", Some(true));
+        check("a notin (1,2)", "b=1", Some(true));
+        check("a notin (1,2)", "a=2", Some(false));
+        check("!a", "a=1", Some(false));
+        check("node-role.kubernetes.io/worker=", "node-role.kubernetes.io/worker=", Some(true));
+    }
+
+    #[test]
+    fn what_is_no_selector_is_refused() {
+        for wrong in ["=", "a in 1", "a in (1", "a b", ",", "a,", "a=b=c", "a=(x)", "!"] {
+            check(wrong, "a=1", None);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The agent's brain: the one next thing to do for its own node.
+//!
+//! [`step`] is called after every change of what the agent knows; whatever it returns is carried out, and then it is
+//! called again. Nothing lives on the stack in between, so a restart at any point goes on where the Node says.
+
+mod ask;
+mod cycle;
+mod drain;
+mod finish;
+mod memory;
+
+pub use memory::{CallReply, EvictReply, Memory};
+
+use std::time::Duration;
+
+use crate::Now;
+use crate::annotations::{self as key, NodePatch};
+use crate::drain::{PodRef, PodView};
+use crate::ids::BootId;
+use crate::node::NodeView;
+use crate::values::Field;
+
+/// What the agent was told to do.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// What happens when it takes longer.
+    pub on_drain_timeout: OnDrainTimeout,
+    /// No ask is answered earlier than this after the boot: update_engine marks the booted partition as good 45 s after
+    /// its start, and a reboot before that spends one of the partition's boot tries.
+    pub min_uptime: Duration,
+}
+
+/// What happens when a drain does not end in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrainTimeout {
+    /// Uncordon and hand the slot back; the other nodes go first.
+    GiveUp,
+    /// Reboot with the pods that are left.
+    Reboot,
+}
+
+/// What update_engine says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// It has not been heard: the bus is away, or nobody owns the name. Neither an ask nor the end of one.
+    Unheard,
+    /// An update waits for a reboot; the new version, where it is known.
+    NeedsReboot(Option<String>),
+    /// It does anything else.
+    Otherwise,
+}
+
+/// What the agent knows of its host.
+#[derive(Clone, Debug)]
+pub struct HostView {
+    /// The running boot; `None` while it cannot be read.
+    pub boot: Option<BootId>,
+    /// The running operating system version.
+    pub os_version: Option<String>,
+    /// Time since the boot.
+    pub uptime: Duration,
+    /// What update_engine says.
+    pub engine: Engine,
+    /// The pods of the node; `None` until they have been listed.
+    pub pods: Option<Vec<PodView>>,
+    /// logind's PreparingForShutdown; `None`: not known.
+    pub preparing_for_shutdown: Option<bool>,
+    /// Another reboot manager that is active on this machine.
+    pub other_manager: Option<String>,
+}
+
+/// Everything that a decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// The agent's own Node.
+    pub node: &'a NodeView,
+    /// The machine.
+    pub host: &'a HostView,
+    /// What this process has done so far.
+    pub memory: &'a Memory,
+    /// The settings.
+    pub policy: &'a Policy,
+    /// Whether node, engine, pods and PreparingForShutdown were all read just now, not taken from a watch.
+    pub fresh: bool,
+    /// The time.
+    pub now: Now,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing until something changes.
+    Wait,
+    /// Write to the Node at the resourceVersion of the view; then say the note, if there is one.
+    Write(NodePatch, Option<Note>),
+    /// Post an eviction for each of these pods.
+    Evict(Vec<PodRef>),
+    /// Read node, engine, pods and PreparingForShutdown, and decide again on that.
+    Refresh,
+    /// Call logind.
+    Reboot,
+}
+
+/// What is told to people when a write has succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Whether a person should look.
+    pub warning: bool,
+    /// The reason as one CamelCase word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub text: String,
+}
+
+/// The next thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What to do.
+    pub action: Action,
+    /// One sentence for `reboot-status`; `None`: there is nothing to say.
+    pub status: Option<String>,
+    /// After how long time alone changes the decision.
+    pub wake: Option<Duration>,
+}
+
+impl Step {
+    fn new(action: Action) -> Self {
+        Self { action, status: None, wake: None }
+    }
+
+    fn wait(status: impl Into<String>) -> Self {
+        Self { action: Action::Wait, status: Some(status.into()), wake: None }
+    }
+
+    fn wake_in(mut self, delay: Duration) -> Self {
+        self.wake = Some(self.wake.map_or(delay, |wake| wake.min(delay)));
+        self
+    }
+}
+
+/// Decides. Total: every situation has a step.
+pub fn step(s: &Situation<'_>) -> Step {
+    with_status(decide(s), s)
+}
+
+fn decide(s: &Situation<'_>) -> Step {
+    let Some(boot) = s.host.boot else {
+        return Step::wait("Stopped: this machine's boot ID cannot be read, so no reboot could be told from none");
+    };
+    match &s.node.in_progress {
+        Field::Malformed(why) => {
+            Step::wait(format!("Stopped: annotation {} is malformed: {why}; remove it to go on", key::IN_PROGRESS))
+        }
+        Field::Set(progress) if progress.id.boot == boot => cycle::go_on(s, progress),
+        Field::Set(progress) => finish::rebooted(s, progress, boot),
+        Field::Absent => match s.memory.cycle(s.node) {
+            Some(lost) if lost.id.boot == boot => cycle::progress_removed(s, lost),
+            _ => ask::idle(s, boot),
+        },
+    }
+}
+
+/// The least time between two writes that only tell people something.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Brings `reboot-status` along: in the same patch where one is written anyway, else by itself but seldom.
+fn with_status(mut step: Step, s: &Situation<'_>) -> Step {
+    if let (None, Some(other)) = (&step.status, &s.host.other_manager) {
+        step.status = Some(format!("Warning: {other} is active and reboots this node by its own rules; switch it off"));
+    }
+    let differs = step.status != s.node.status;
+    let say = |patch: NodePatch| match &step.status {
+        Some(text) => patch.set(key::STATUS, text),
+        None => patch.remove(key::STATUS),
+    };
+    match step.action {
+        Action::Write(patch, note) if differs => step.action = Action::Write(say(patch), note),
+        Action::Wait if differs => match s.memory.since_last_write(s.now) {
+            Some(ago) if ago < STATUS_INTERVAL => step = step.wake_in(STATUS_INTERVAL.saturating_sub(ago)),
+            _ => step.action = Action::Write(say(cycle::with_spent(NodePatch::default(), s)), None),
+        },
+        _ => {}
+    }
+    step
+}
+
+#[cfg(test)]
+mod tests;

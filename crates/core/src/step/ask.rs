@@ -1,0 +1,210 @@
+//! No cycle is in progress: answer an ask, take up a permission, tidy up.
+
+use std::time::Duration;
+
+use super::memory::doubling;
+use super::{Action, Engine, Note, Situation, Step, cycle, finish};
+use crate::annotations::{self as key, NodePatch};
+use crate::ids::{BootId, GrantId, Serial, parse_version};
+use crate::reason::EndReason;
+use crate::values::{InProgress, LastReboot, Outcome, PROTOCOL, Permission, Phase, Request, Source};
+
+/// How the agent's own `reboot-needed` begins, so that it can tell it from a person's.
+const OWN: &str = "update_engine: ";
+
+pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
+    if let Some(why) = s.node.permission.malformed() {
+        // Not permission, and not absence either: nothing is granted over it and nothing else is done.
+        return Step::wait(format!("Stopped: annotation {} is malformed: {why}; correct or remove it", key::REBOOT));
+    }
+    let earlier = s.node.compatible_request().filter(|request| request.boot != boot);
+    let confirmed = s.node.boot == Some(boot);
+    if let Some(request) = earlier {
+        return if confirmed { found_rebooted(s, request) } else { mismatch() };
+    }
+    match s.node.permission.get() {
+        Some(Permission::Granted(id)) if id.boot != boot => Step::new(Action::Write(tidy(s).remove(key::REBOOT), None)),
+        Some(Permission::Granted(id)) => take_up(s, *id),
+        Some(Permission::Now) if s.node.paused.is_some() => Step::wait("Paused: the forced reboot waits"),
+        Some(Permission::Now) if !confirmed => mismatch(),
+        Some(Permission::Now) => force(s, boot),
+        None => answer(s, boot, confirmed),
+    }
+}
+
+fn mismatch() -> Step {
+    Step::wait("BootIdMismatch: waiting until kubelet reports this machine's boot ID on the Node")
+}
+
+/// What every write of an idle agent puts right: a cordon of ours that no cycle needs.
+fn tidy(s: &Situation<'_>) -> NodePatch {
+    NodePatch::default().uncordon_if(s.node.cordon_is_ours())
+}
+
+/// A grant under this boot: begin, or say at once that it will not be used.
+fn take_up(s: &Situation<'_>, id: GrantId) -> Step {
+    let unwilling = if s.node.paused.is_some() {
+        Some(EndReason::Paused)
+    } else if asking(s).is_empty() {
+        Some(EndReason::NotNeeded)
+    } else if s.node.cordon_is_ours() {
+        // The cycle had begun: its cordon is there and its annotation is not.
+        Some(EndReason::ProgressRemoved)
+    } else {
+        None
+    };
+    match unwilling {
+        Some(reason) => cycle::give_back(s, &begin(s, id), reason, None),
+        None => start(s, id),
+    }
+}
+
+fn force(s: &Situation<'_>, boot: BootId) -> Step {
+    match parse_version(&s.node.resource_version) {
+        Some(seen_at) => start(s, GrantId { boot, serial: Serial::Forced(seen_at) }),
+        None => Step::wait("Stopped: the Node's resourceVersion is no number, so a forced cycle cannot be told apart"),
+    }
+}
+
+fn begin(s: &Situation<'_>, id: GrantId) -> InProgress {
+    InProgress {
+        phase: Phase::Draining,
+        id,
+        since: s.now.wall_seconds(),
+        spent_seconds: 0,
+        os_version: s.host.os_version.clone(),
+        cordoned: !s.node.unschedulable || s.node.cordon_is_ours(),
+    }
+}
+
+/// Takes the permission up: `reboot-in-progress` and the cordon, in one write at the resourceVersion where it was seen.
+fn start(s: &Situation<'_>, id: GrantId) -> Step {
+    let progress = begin(s, id);
+    let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
+    let patch = if s.node.unschedulable { patch } else { patch.cordon() };
+    let why = s.node.needed.as_deref().filter(|why| !why.is_empty()).unwrap_or("a reboot was asked for");
+    let text = match id.is_forced() {
+        true => format!("Draining this node for a forced reboot ({id})"),
+        false => format!("Draining this node for its reboot ({id}): {why}"),
+    };
+    let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: "Draining", text })));
+    step.status = Some("Draining: begun".to_owned());
+    step
+}
+
+/// Something else rebooted the machine under a request: the request is fulfilled, without a drain.
+fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
+    let last = LastReboot {
+        id: None,
+        outcome: Outcome::FoundRebooted,
+        reason: EndReason::RebootedByOther,
+        detail: None,
+        at: s.now.wall_seconds(),
+        seconds: 0,
+        why: s.node.needed.clone(),
+        os_before: request.os_version.clone(),
+        os_after: s.host.os_version.clone(),
+        same_version: finish::same_version(s, request.os_version.as_deref(), &request.sources),
+    };
+    let text = "The machine was rebooted by something else; the request is fulfilled".to_owned();
+    let patch = finish::cleared(tidy(s)).set(key::LAST_REBOOT, last);
+    Step::new(Action::Write(patch, Some(Note { warning: false, reason: "FoundRebooted", text })))
+}
+
+/// All who ask now. While update_engine is not heard, what it asked before still stands.
+pub(super) fn asking(s: &Situation<'_>) -> Vec<Source> {
+    let own = s.node.needed.as_deref().is_some_and(|why| why.starts_with(OWN));
+    let answered = s.node.compatible_request().is_some_and(|request| request.sources.contains(&Source::UpdateEngine));
+    let engine = match s.host.engine {
+        Engine::NeedsReboot(_) => true,
+        Engine::Otherwise => false,
+        Engine::Unheard => own || answered,
+    };
+    let person = s.node.needed.is_some() && !own;
+    let sources = [engine.then_some(Source::UpdateEngine), person.then_some(Source::Person)];
+    sources.into_iter().flatten().collect()
+}
+
+/// Keeps `reboot-needed` and `reboot-request` in line with who asks.
+fn answer(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
+    let sources = asking(s);
+    if sources.is_empty() {
+        return withdraw(s);
+    }
+    if !confirmed {
+        return mismatch();
+    }
+    let too_early = s.policy.min_uptime.saturating_sub(s.host.uptime);
+    if s.node.request.is_absent() && !too_early.is_zero() {
+        return Step::wait(format!("Waiting until the machine has been up for {}s", s.policy.min_uptime.as_secs()))
+            .wake_in(too_early);
+    }
+    let wanted = wanted_answer(s, boot, sources, 0);
+    let mut patch = tidy(s);
+    if s.node.needed.is_none() {
+        patch = patch.set(key::NEEDED, own_words(&s.host.engine));
+    }
+    if s.node.compatible_request() != Some(&wanted) {
+        patch = patch.set(key::REQUEST, &wanted);
+    }
+    write_if_any(patch)
+}
+
+/// Nobody asks: what we wrote is removed.
+fn withdraw(s: &Situation<'_>) -> Step {
+    let mut patch = tidy(s);
+    if s.node.needed.is_some() {
+        patch = patch.remove(key::NEEDED);
+    }
+    if !s.node.request.is_absent() {
+        patch = patch.remove(key::REQUEST);
+    }
+    write_if_any(patch)
+}
+
+fn write_if_any(patch: NodePatch) -> Step {
+    let changes = patch.annotations().next().is_some() || patch.unschedulable().is_some();
+    Step::new(if changes { Action::Write(patch, None) } else { Action::Wait })
+}
+
+fn own_words(engine: &Engine) -> String {
+    match engine {
+        // After a restart update_engine has forgotten the version and says 0.0.0.
+        Engine::NeedsReboot(Some(version)) if version != "0.0.0" => {
+            format!("{OWN}a reboot completes the update to {version}")
+        }
+        _ => format!("{OWN}a reboot completes an update"),
+    }
+}
+
+/// The answer as it should stand, keeping its place in the queue. `given_back`: how many more cycles failed than it says.
+pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source>, given_back: u32) -> Request {
+    let before = s.node.compatible_request();
+    let attempts = before.map_or(0, |request| request.attempts).saturating_add(given_back);
+    // Who asks anew is not held to what held the others back.
+    let kept = before.filter(|request| given_back == 0 && request.sources == sources);
+    let kept = kept.and_then(|request| request.not_before);
+    let backoff = (given_back > 0).then(|| s.now.wall_after(attempt_delay(attempts)));
+    let update_only = sources == [Source::UpdateEngine];
+    let not_taken = s.node.last_reboot.get().filter(|last| update_only && last.same_version > 0);
+    let not_taken = not_taken.and_then(|last| last.at.checked_add(update_delay(last.same_version)).ok());
+    Request {
+        protocol: PROTOCOL,
+        boot,
+        os_version: s.host.os_version.clone(),
+        since: before.map_or(s.now.wall_seconds(), |request| request.since),
+        sources,
+        attempts,
+        not_before: [kept, backoff, not_taken].into_iter().flatten().max(),
+    }
+}
+
+/// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h.
+fn attempt_delay(attempts: u32) -> Duration {
+    doubling(Duration::from_secs(60), attempts, Duration::from_secs(3600))
+}
+
+/// After a reboot that left the version as it was: 1 h doubling to 24 h.
+fn update_delay(times: u32) -> Duration {
+    doubling(Duration::from_secs(3600), times, Duration::from_secs(24 * 3600))
+}

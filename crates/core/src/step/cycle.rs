@@ -1,0 +1,173 @@
+//! A cycle of this boot is in progress: drain, pass the point of no return, call logind; or give back.
+
+use std::time::Duration;
+
+use super::drain::{self, Progress};
+use super::memory::CallReply;
+use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
+use crate::annotations::{self as key, NodePatch};
+use crate::reason::EndReason;
+use crate::values::{InProgress, LastReboot, Outcome, Permission, Phase};
+
+pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
+    match progress.phase {
+        Phase::Draining => match reason_to_stop(s, progress) {
+            Some(reason) => give_back(s, progress, reason, None),
+            None => drain_on(s, progress),
+        },
+        Phase::Rebooting => call_logind(s, progress),
+    }
+}
+
+/// `reboot-in-progress` was taken away under a cycle of this process. Before the point of no return that ends the
+/// cycle; after it the annotation is restored, because the machine may be going down already.
+pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress) -> Step {
+    match lost.phase {
+        Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
+        Phase::Rebooting => {
+            let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
+            let note = Note { warning: true, reason: "Restored", text };
+            Step::new(Action::Write(NodePatch::default().set(key::IN_PROGRESS, lost), Some(note)))
+        }
+    }
+}
+
+/// What ends a drain before its time, foreign changes first.
+fn reason_to_stop(s: &Situation<'_>, progress: &InProgress) -> Option<EndReason> {
+    let permitted = match s.node.permission.get() {
+        Some(Permission::Granted(id)) => *id == progress.id,
+        // A person's `now` over a live grant keeps the cycle going under its own id.
+        Some(Permission::Now) => true,
+        None => false,
+    };
+    if s.node.paused.is_some() {
+        Some(EndReason::Paused)
+    } else if !permitted {
+        Some(EndReason::GrantRemoved)
+    } else if !s.node.unschedulable {
+        Some(EndReason::UncordonedByOther)
+    } else if !is_forced(s) && ask::asking(s).is_empty() {
+        Some(EndReason::NotNeeded)
+    } else {
+        None
+    }
+}
+
+fn is_forced(s: &Situation<'_>) -> bool {
+    matches!(s.node.permission.get(), Some(Permission::Now))
+}
+
+fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
+    let left = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now));
+    let (evict, status, retry) = match drain::progress(s) {
+        Progress::Done => return if s.fresh { commit(s, progress) } else { refresh("Draining: done") },
+        Progress::NotListed => (Vec::new(), "Draining: listing the pods of this node".to_owned(), None),
+        Progress::Going { evict, status, retry } => (evict, status, retry),
+    };
+    if left.is_zero() {
+        return match s.policy.on_drain_timeout {
+            OnDrainTimeout::GiveUp => give_back(s, progress, EndReason::DrainTimedOut, Some(status)),
+            OnDrainTimeout::Reboot if s.fresh => commit(s, progress),
+            OnDrainTimeout::Reboot => refresh("Draining: timed out; rebooting with the pods that are left"),
+        };
+    }
+    let action = if evict.is_empty() { Action::Wait } else { Action::Evict(evict) };
+    Step { action, status: Some(status), wake: Some(retry.unwrap_or(left).min(left)) }
+}
+
+fn refresh(status: &str) -> Step {
+    Step { action: Action::Refresh, status: Some(status.to_owned()), wake: None }
+}
+
+/// The point of no return. Everything that could end the cycle has just been read afresh.
+fn commit(s: &Situation<'_>, progress: &InProgress) -> Step {
+    let progress =
+        InProgress { phase: Phase::Rebooting, spent_seconds: s.memory.spent(s.now).as_secs(), ..progress.clone() };
+    let text = format!("Drained in {}s; rebooting ({})", progress.spent_seconds, progress.id);
+    let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
+    let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: "Rebooting", text })));
+    step.status = Some("Rebooting".to_owned());
+    step
+}
+
+/// While logind holds the reboot for its delay inhibitors, this is how often that is looked at again.
+const STILL_PREPARING: Duration = Duration::from_secs(10);
+
+/// Past the point of no return: until the boot ID changes, or logind itself says no.
+fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
+    let (answer, due_in) = s.memory.call(s.now);
+    let status = match answer {
+        Some(CallReply::Refused(words)) => {
+            return give_back(s, progress, EndReason::RebootRefused, Some(words.clone()));
+        }
+        Some(CallReply::NotSent(words)) => format!("Rebooting: logind was not reached: {words}"),
+        Some(CallReply::MayHappen) | None => "Rebooting".to_owned(),
+    };
+    if !due_in.is_zero() {
+        return Step::wait(status).wake_in(due_in);
+    }
+    if !s.fresh {
+        return refresh(&status);
+    }
+    if s.host.preparing_for_shutdown == Some(true) {
+        return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(STILL_PREPARING);
+    }
+    let out_of_time = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now)).is_zero();
+    let go_on_without = out_of_time && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
+    match drain::progress(s) {
+        Progress::Going { evict, status, retry } if !go_on_without => {
+            let action = if evict.is_empty() { Action::Wait } else { Action::Evict(evict) };
+            Step { action, status: Some(status), wake: Some(retry.unwrap_or(STILL_PREPARING)) }
+        }
+        Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
+        Progress::Done | Progress::Going { .. } => Step { action: Action::Reboot, status: Some(status), wake: None },
+    }
+}
+
+/// Ends a cycle without a reboot: our cordon goes, the permission goes, and the request says when to try again.
+///
+/// A pause is no failure of the cycle: nothing is held back for it, and it never takes a person's `now` away.
+pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndReason, detail: Option<String>) -> Step {
+    let paused = reason == EndReason::Paused;
+    let sources = ask::asking(s);
+    let mut patch = NodePatch::default().remove(key::IN_PROGRESS).uncordon_if(s.node.cordon_is_ours());
+    if !(paused && is_forced(s)) {
+        patch = patch.remove(key::REBOOT);
+    }
+    if !sources.is_empty() && s.node.compatible_request().is_some() {
+        let answer = ask::wanted_answer(s, progress.id.boot, sources, u32::from(!paused));
+        patch = patch.set(key::REQUEST, answer);
+    }
+    let last = LastReboot {
+        id: Some(progress.id),
+        outcome: Outcome::GaveBack,
+        reason,
+        detail: detail.clone(),
+        at: s.now.wall_seconds(),
+        seconds: s.memory.spent(s.now).as_secs(),
+        why: s.node.needed.clone(),
+        os_before: progress.os_version.clone(),
+        os_after: None,
+        same_version: s.node.last_reboot.get().map_or(0, |last| last.same_version),
+    };
+    let text = match &detail {
+        Some(detail) => format!("Gave the reboot back: {reason}: {detail}"),
+        None => format!("Gave the reboot back: {reason}"),
+    };
+    let warning = matches!(reason, EndReason::DrainTimedOut | EndReason::RebootRefused);
+    let note = Note { warning, reason: "GaveBack", text: text.clone() };
+    let mut step = Step::new(Action::Write(patch.set(key::LAST_REBOOT, last), Some(note)));
+    step.status = Some(text);
+    step
+}
+
+/// Adds the time spent draining, so that a restarted agent keeps to the same deadline.
+pub(super) fn with_spent(patch: NodePatch, s: &Situation<'_>) -> NodePatch {
+    match s.node.in_progress.get() {
+        Some(progress) if progress.phase == Phase::Draining => {
+            let spent_seconds = s.memory.spent(s.now).as_secs();
+            patch.set(key::IN_PROGRESS, InProgress { spent_seconds, ..progress.clone() })
+        }
+        _ => patch,
+    }
+}

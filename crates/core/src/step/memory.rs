@@ -1,0 +1,192 @@
+//! What the agent's process remembers of the cycle under way. Losing it in a restart costs time, never safety.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Now;
+use crate::node::NodeView;
+use crate::values::{InProgress, Phase};
+
+/// How an eviction was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EvictReply {
+    /// The pod is being deleted, or is gone.
+    Accepted,
+    /// Not now: a PodDisruptionBudget, throttling, or an error; the server's words.
+    Refused(String),
+}
+
+/// How the call to logind was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallReply {
+    /// Accepted, under way already, or nobody knows: the machine may be going down.
+    MayHappen,
+    /// The call did not reach logind; why.
+    NotSent(String),
+    /// logind's own error reply, in its words.
+    Refused(String),
+}
+
+/// What this process has done, and when, by its own monotonic clock.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    cycle: Option<Cycle>,
+    last_write: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+struct Cycle {
+    uid: String,
+    progress: InProgress,
+    joined: Duration,
+    evictions: BTreeMap<String, Eviction>,
+    call: Call,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Eviction {
+    tries: u32,
+    state: EvictionState,
+}
+
+#[derive(Clone, Debug, Default)]
+enum EvictionState {
+    #[default]
+    InFlight,
+    Accepted,
+    Refused {
+        words: String,
+        again_at: Duration,
+    },
+}
+
+/// The calls to logind of this cycle.
+#[derive(Clone, Debug, Default)]
+struct Call {
+    tries: u32,
+    again_at: Option<Duration>,
+    answer: Option<CallReply>,
+}
+
+/// How one pod's eviction stands.
+pub(super) enum EvictionStanding<'a> {
+    /// It is to be posted now.
+    Due,
+    /// It is posted, or was accepted.
+    UnderWay,
+    /// It was refused: the words, and how long until the next try.
+    Refused(&'a str, Duration),
+}
+
+impl Memory {
+    /// Takes the Node in: a cycle seen there is the one that this process takes part in. To be called before
+    /// [`super::step`], with every view of the Node.
+    pub fn observe(&mut self, node: &NodeView, now: Now) {
+        let over = |cycle: &Cycle| {
+            let reported = node.last_reboot.get().and_then(|last| last.id) == Some(cycle.progress.id);
+            cycle.uid != node.uid || (node.in_progress.is_absent() && reported)
+        };
+        if self.cycle.as_ref().is_some_and(over) {
+            self.cycle = None;
+        }
+        let Some(progress) = node.in_progress.get() else { return };
+        match &mut self.cycle {
+            Some(cycle) if cycle.progress.id == progress.id => cycle.progress = progress.clone(),
+            _ => {
+                let (uid, progress) = (node.uid.clone(), progress.clone());
+                let spent = Duration::from_secs(progress.spent_seconds);
+                let joined = now.mono.saturating_sub(spent);
+                self.cycle = Some(Cycle { uid, progress, joined, evictions: BTreeMap::new(), call: Call::default() });
+            }
+        }
+    }
+
+    /// Notes a successful write to the Node.
+    pub fn wrote(&mut self, now: Now) {
+        self.last_write = Some(now.mono);
+    }
+
+    /// Notes that an eviction has been posted.
+    pub fn evicting(&mut self, uid: &str) {
+        if let Some(cycle) = &mut self.cycle {
+            let eviction = cycle.evictions.entry(uid.to_owned()).or_default();
+            eviction.tries = eviction.tries.saturating_add(1);
+            eviction.state = EvictionState::InFlight;
+        }
+    }
+
+    /// Notes how an eviction was answered.
+    pub fn evicted(&mut self, uid: &str, reply: EvictReply, now: Now) {
+        if let Some(eviction) = self.cycle.as_mut().and_then(|cycle| cycle.evictions.get_mut(uid)) {
+            eviction.state = match reply {
+                EvictReply::Accepted => EvictionState::Accepted,
+                EvictReply::Refused(words) => {
+                    EvictionState::Refused { words, again_at: now.mono + eviction_delay(eviction.tries) }
+                }
+            };
+        }
+    }
+
+    /// Notes how the call to logind was answered.
+    pub fn called(&mut self, reply: CallReply, now: Now) {
+        if let Some(Cycle { call, .. }) = &mut self.cycle {
+            call.tries = call.tries.saturating_add(1);
+            call.again_at = Some(now.mono + call_delay(call.tries));
+            call.answer = Some(reply);
+        }
+    }
+
+    /// The cycle that this process has seen under way on this Node.
+    pub(super) fn cycle(&self, node: &NodeView) -> Option<&InProgress> {
+        self.cycle.as_ref().filter(|cycle| cycle.uid == node.uid).map(|cycle| &cycle.progress)
+    }
+
+    /// Whether this process has passed the point of no return of a cycle that has not ended.
+    pub fn is_committed(&self) -> bool {
+        self.cycle.as_ref().is_some_and(|cycle| cycle.progress.phase == Phase::Rebooting)
+    }
+
+    /// How long the cycle has been draining, over all runs of the agent.
+    pub(super) fn spent(&self, now: Now) -> Duration {
+        self.cycle.as_ref().map(|cycle| now.mono.saturating_sub(cycle.joined)).unwrap_or_default()
+    }
+
+    pub(super) fn since_last_write(&self, now: Now) -> Option<Duration> {
+        self.last_write.map(|at| now.mono.saturating_sub(at))
+    }
+
+    pub(super) fn eviction(&self, uid: &str, now: Now) -> EvictionStanding<'_> {
+        let eviction = self.cycle.as_ref().and_then(|cycle| cycle.evictions.get(uid));
+        match eviction.map(|eviction| &eviction.state) {
+            None => EvictionStanding::Due,
+            Some(EvictionState::InFlight | EvictionState::Accepted) => EvictionStanding::UnderWay,
+            Some(EvictionState::Refused { words, again_at }) => {
+                let left = again_at.saturating_sub(now.mono);
+                if left.is_zero() { EvictionStanding::Due } else { EvictionStanding::Refused(words, left) }
+            }
+        }
+    }
+
+    /// What the latest call to logind brought, and how long until the next one is due (zero: now).
+    pub(super) fn call(&self, now: Now) -> (Option<&CallReply>, Duration) {
+        let call = self.cycle.as_ref().map(|cycle| &cycle.call);
+        let again_at = call.and_then(|call| call.again_at);
+        (call.and_then(|call| call.answer.as_ref()), again_at.map_or(Duration::ZERO, |at| at.saturating_sub(now.mono)))
+    }
+}
+
+/// Refusals end within seconds when a replacement becomes Ready, so the delay stays short: 0.5 s doubling to 4 s.
+fn eviction_delay(tries: u32) -> Duration {
+    doubling(Duration::from_millis(500), tries, Duration::from_secs(4))
+}
+
+/// A machine needs a while to go down, and delay inhibitors may hold it for minutes: 30 s doubling to 5 min.
+fn call_delay(tries: u32) -> Duration {
+    doubling(Duration::from_secs(30), tries, Duration::from_secs(300))
+}
+
+/// `first`, doubled with every try after the first, up to `longest`.
+pub(super) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(longest)
+}
