@@ -1,1 +1,5 @@
 //! Placeholder.
+#[path = "../../core/src/lease.rs"]
+pub mod lease;
+pub mod elect;
+pub use reboot_core::{Now, ids};

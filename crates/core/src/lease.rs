@@ -78,7 +78,9 @@ pub struct Elector {
 #[derive(Clone, Debug, PartialEq)]
 enum View {
     /// Not read yet, or known to be outdated.
-    Unknown { outdated: Option<Sighting> },
+    Unknown {
+        outdated: Option<Sighting>,
+    },
     Absent,
     Seen(Sighting),
 }
@@ -109,16 +111,16 @@ impl Elector {
 
     /// How long a write of the Lease may take from `mono` on before the holder must have stopped; none for a candidate.
     pub fn time_left(&self, mono: Duration) -> Option<Duration> {
-        self.renewed.map(|renewed| (renewed + self.terms.give_up_after).saturating_sub(mono))
+        self.renewed.map(|renewed| renewed.saturating_add(self.terms.give_up_after).saturating_sub(mono))
     }
 
-    /// Takes note of the Lease as read or watched. An older version than one already seen is ignored: the reply to a
-    /// write overtakes the watch.
+    /// Takes note of the Lease as read or watched. After a conflict, only a fresh read may follow. Else a version older
+    /// than the one seen is ignored: the reply to a write overtakes the watch.
     pub fn observe(&mut self, lease: Lease, mono: Duration) {
-        let seen = self.last_seen();
-        if seen.is_some_and(|seen| version(&lease) < version(&seen.lease)) {
+        if matches!(&self.view, View::Seen(seen) if is_older(&lease, &seen.lease)) {
             return;
         }
+        let seen = self.last_seen();
         let since = seen.filter(|seen| seen.lease.spec == lease.spec).map_or(mono, |seen| seen.since);
         self.view = View::Seen(Sighting { lease, since });
     }
@@ -146,7 +148,7 @@ impl Elector {
 
     /// The write failed at `mono`, or its outcome is unknown.
     pub fn failed(&mut self, mono: Duration) {
-        self.retry_at = Some(mono + self.terms.retry_every);
+        self.retry_at = Some(mono.saturating_add(self.terms.retry_every));
     }
 
     /// The write was refused because the Lease is not as it was seen (409, 404): read it afresh.
@@ -168,7 +170,7 @@ impl Elector {
     }
 
     fn decide_as_holder(&mut self, renewed: Duration, now: Now) -> Decision {
-        let deadline = renewed + self.terms.give_up_after;
+        let deadline = renewed.saturating_add(self.terms.give_up_after);
         let taken = match &self.view {
             View::Seen(seen) => !self.is_mine(seen),
             View::Absent => true,
@@ -179,7 +181,7 @@ impl Elector {
             return Decision::Lost;
         }
         let View::Seen(seen) = &self.view else { return Decision::Lead { until: deadline } };
-        let due = self.retry_at.unwrap_or_default().max(renewed + self.terms.renew_every);
+        let due = self.retry_at.unwrap_or_default().max(renewed.saturating_add(self.terms.renew_every));
         if now.mono < due {
             return Decision::Lead { until: due.min(deadline) };
         }
@@ -206,7 +208,7 @@ impl Elector {
         }
         let claimed = seen.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
         let claimed = claimed.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-        seen.since + claimed.unwrap_or_default().min(LONGEST).max(self.terms.duration)
+        seen.since.saturating_add(claimed.unwrap_or_default().min(LONGEST).max(self.terms.duration))
     }
 
     fn is_mine(&self, seen: &Sighting) -> bool {
@@ -249,7 +251,11 @@ fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
 
-/// A version that is not a number is taken for the newest: to look again costs less than to miss a change.
-fn version(lease: &Lease) -> u64 {
-    lease.metadata.resource_version.as_deref().and_then(parse_version).unwrap_or(u64::MAX)
+/// Whether `lease` is known to be older than `other`.
+fn is_older(lease: &Lease, other: &Lease) -> bool {
+    let version = |lease: &Lease| lease.metadata.resource_version.as_deref().and_then(parse_version);
+    version(lease).zip(version(other)).is_some_and(|(lease, other)| lease < other)
 }
+
+#[cfg(test)]
+mod tests;

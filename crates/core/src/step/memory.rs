@@ -147,7 +147,7 @@ impl Memory {
     }
 
     /// How long the cycle has been draining, over all runs of the agent.
-    pub(super) fn spent(&self, now: Now) -> Duration {
+    pub fn spent(&self, now: Now) -> Duration {
         self.cycle.as_ref().map(|cycle| now.mono.saturating_sub(cycle.joined)).unwrap_or_default()
     }
 

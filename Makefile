@@ -1,0 +1,103 @@
+# `make help` lists the targets. cargo and the scripts know what is out of date; make only gives the commands names.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+#: Where images are pushed to and pulled from
+IMAGE_REPO ?= ghcr.io/reboot-operator
+#: Tag of the images
+VERSION ?= v$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+#: Image with cargo and a C compiler that the images are built in [default: as the Dockerfiles have it]
+BUILDER_IMAGE ?=
+#: Container engine [default: the first of docker, podman on PATH]
+ENGINE ?= $(notdir $(firstword $(shell command -v docker podman)))
+#: Certificates that image builds need where the network signs TLS anew [default: none]
+CA_BUNDLE ?=
+#: Further flags of the engine's build command [default: none]
+BUILD_FLAGS ?=
+
+COMPONENTS := agent controller
+IMAGES := $(COMPONENTS:%=image-%)
+BINARIES := $(COMPONENTS:%=bin/reboot-%)
+RENDERED := target/manifests
+DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
+# A comma as such would end an argument of $(if).
+, := ,
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: help all clean demo test bench lint control-plane images push manifests
+.PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine prerequisites cargo
+
+help: ## Print this
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
+	@echo 'Variables:'
+	@sed -n '/^#: /{s///;h;n;s/ .*//;G;s/\(.*\)\n\(.*\)/  \1\t\2/p}' Makefile | expand -t 18
+
+all: $(BINARIES) ## Build bin/reboot-agent and bin/reboot-controller, small and static
+
+clean: cargo ## Remove everything that was built here (a control plane in the cache directory stays)
+	rm -rf bin
+	cargo clean
+
+demo: control-plane dev-binaries ## Watch five simulated nodes reboot one after the other (KEEP=1 leaves the cluster up)
+	@$(DEV_BINARIES)/demo
+
+# The end-to-end tests start the two programs, which `cargo test` alone would not link.
+test: control-plane style dev-binaries ## Run format check, lints and all tests
+	cargo test --locked --workspace
+
+bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
+	@$(DEV_BINARIES)/bench
+
+# Advisories are left out: a new one would break a change that has nothing to do with it.
+lint: style ## Check format, lints, licences, duplicate crates and shell scripts, as far as the tools are installed
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
+	else echo 'not checked: licences and duplicate crates (cargo-deny is not installed)'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run tests/*/*.sh); \
+	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
+
+control-plane: prerequisites ## Make etcd, kube-apiserver and the like available for demo, test and bench
+	@tests/control-plane/control-plane.sh
+
+images: $(IMAGES) ## Build both images
+
+push: images manifests ## Push both images and print the command that deploys them
+	@for c in $(COMPONENTS); do $(ENGINE) push $(IMAGE_REPO)/reboot-$$c:$(VERSION); done
+	@echo 'kubectl apply -f $(RENDERED)/'
+
+manifests: ## Write the manifests for IMAGE_REPO and VERSION to target/manifests
+	@rm -rf $(RENDERED)
+	@mkdir -p $(RENDERED)
+	@for f in manifests/*.yaml; do sed 's|image: .*/\(reboot-[a-z]*\):.*|image: $(IMAGE_REPO)/\1:$(VERSION)|' "$$f" > "$(RENDERED)/$${f##*/}"; done
+	@echo 'wrote $(RENDERED)/'
+
+# What the targets above are made of.
+
+# Named explicitly, the target keeps RUSTFLAGS away from build scripts and macros, which cannot be linked statically.
+$(BINARIES): bin/%: cargo
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile dist --target $(HOST) -p $*
+	@install -D "$${CARGO_TARGET_DIR:-target}/$(HOST)/dist/$*" $@
+
+style: cargo
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# Everything at once: chosen one by one, the packages would compile their dependencies anew for each choice of features.
+dev-binaries: cargo
+	cargo build --locked --workspace --bins
+
+$(IMAGES): image-%: engine
+	DOCKER_BUILDKIT=1 $(ENGINE) build $(BUILD_FLAGS) -f Dockerfile.$* -t $(IMAGE_REPO)/reboot-$*:$(VERSION) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  $(if $(BUILDER_IMAGE),--build-arg BUILDER_IMAGE=$(BUILDER_IMAGE)) $(if $(CA_BUNDLE),--secret id=ca-bundle$(,)src=$(CA_BUNDLE)) .
+
+engine:
+	@[ -n '$(ENGINE)' ] || { echo 'make: no container engine: neither docker nor podman is on PATH (ENGINE=... names another)' >&2; exit 1; }
+
+prerequisites: cargo
+	@tests/control-plane/prerequisites.sh cc go dbus-daemon kubectl
+
+cargo:
+	@command -v cargo >/dev/null || { echo 'make: cargo is not on PATH: install Rust with rustup, https://rustup.rs' >&2; exit 1; }

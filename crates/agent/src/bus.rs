@@ -1,0 +1,110 @@
+//! The way to the node's message bus: where it is, how long to wait for an answer, and when to try again.
+//!
+//! A connection that has broken never heals, so nothing here keeps one: whoever asks something connects anew (a few
+//! milliseconds on a local socket), and whoever listens reconnects by the rhythm of [`Backoff`].
+
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::time::Duration;
+
+use zbus::connection::Builder;
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, Proxy, fdo};
+
+/// A message bus, by its address.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    address: Option<String>,
+    limit: Duration,
+}
+
+impl Bus {
+    /// The bus at a D-Bus address such as `unix:path=/run/dbus/system_bus_socket`, or the system bus.
+    ///
+    /// Nothing is connected yet; a malformed address shows as an error of the first call.
+    pub fn new(address: Option<String>) -> Self {
+        Self { address, limit: Duration::from_secs(10) }
+    }
+
+    /// The same bus, with another limit to the time that one call may take (10 s unless set).
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    pub(crate) async fn connect(&self) -> zbus::Result<Connection> {
+        let builder = match &self.address {
+            Some(address) => Builder::address(address.as_str()),
+            None => Builder::system(),
+        };
+        self.within(builder.build()).await
+    }
+
+    /// Bounds `call`; the time limit looks like any other loss of the connection.
+    pub(crate) async fn within<T>(&self, call: impl Future<Output = zbus::Result<T>>) -> zbus::Result<T> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.limit));
+        tokio::time::timeout(self.limit, call).await.unwrap_or_else(|_| Err(late().into()))
+    }
+}
+
+/// An object on the bus, without the library's cache of properties, whose updates nobody here would read.
+pub(crate) async fn object(
+    connection: &Connection,
+    service: &'static str,
+    path: &str,
+    interface: &'static str,
+) -> zbus::Result<Proxy<'static>> {
+    zbus::proxy::Builder::new(connection)
+        .destination(service)
+        .path(path.to_owned())
+        .interface(interface)
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await
+}
+
+/// Whether the bus says that nobody owns the name that was called.
+pub(crate) fn nobody_there(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::FDO(error)
+        if matches!(**error, fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_)))
+}
+
+/// Waits that double from half a second to half a minute, each shortened at random by up to a half, so that what
+/// broke together does not come back together.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    base: Duration,
+}
+
+impl Backoff {
+    pub(crate) const LONGEST: Duration = Duration::from_secs(30);
+
+    pub(crate) fn next_wait(&mut self) -> Duration {
+        let base = self.base;
+        self.base = (base * 2).min(Self::LONGEST);
+        // Each `RandomState` has keys of its own: enough randomness for a jitter, and no dependency.
+        let random = RandomState::new().hash_one(0_u8) % 1000;
+        base / 2 + base / 2 * u32::try_from(random).unwrap_or(0) / 1000
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_secs(1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_half_a_minute_and_stay_there() {
+        let mut backoff = Backoff::default();
+        for most in [1, 2, 4, 8, 16, 30, 30, 30].map(Duration::from_secs) {
+            let wait = backoff.next_wait();
+            assert!(most / 2 <= wait && wait < most, "{wait:?} is not within half of {most:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What the agent knows of its machine, put together for a decision.
+
+use std::path::PathBuf;
+
+use reboot_core::drain::PodView;
+use reboot_core::ids::BootId;
+use reboot_core::step::{CallReply, Engine, HostView};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::host;
+use crate::logind::{Logind, RebootReply};
+use crate::update_engine::{EngineState, Operation, UpdateEngine};
+
+/// The machine under the agent.
+pub struct Machine {
+    boot_id_file: PathBuf,
+    boot: Option<BootId>,
+    os_version: Option<String>,
+    engine: watch::Receiver<EngineState>,
+    asked: UpdateEngine,
+    logind: Logind,
+    other_manager: Option<String>,
+}
+
+impl Machine {
+    /// The machine with these files and services; `engine` is kept up to date by [`UpdateEngine::watch`].
+    pub fn new(
+        boot_id_file: PathBuf,
+        os_version: Option<String>,
+        engine: watch::Receiver<EngineState>,
+        asked: UpdateEngine,
+        logind: Logind,
+    ) -> Self {
+        Self { boot_id_file, boot: None, os_version, engine, asked, logind, other_manager: None }
+    }
+
+    /// Notes another reboot manager that is active on the machine.
+    pub fn set_other_manager(&mut self, other: Option<String>) {
+        self.other_manager = other;
+    }
+
+    /// Waits until update_engine has said something new. Safe to drop and call again.
+    pub async fn engine_changed(&mut self) {
+        if self.engine.changed().await.is_err() {
+            // The task that watches has ended, which ends the process; until then nothing changes.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether update_engine is heard.
+    pub fn engine_is_heard(&self) -> bool {
+        matches!(*self.engine.borrow(), EngineState::Status { .. })
+    }
+
+    /// The machine as the watches know it.
+    pub fn view(&mut self, pods: Option<Vec<PodView>>) -> HostView {
+        let engine = sort_engine(&self.engine.borrow_and_update());
+        self.view_with(engine, pods, None)
+    }
+
+    /// The machine with update_engine and logind asked just now.
+    pub async fn fresh_view(&mut self, pods: Vec<PodView>) -> HostView {
+        let (engine, preparing) = tokio::join!(self.asked.ask(), self.logind.preparing_for_shutdown());
+        self.view_with(sort_engine(&engine), Some(pods), preparing)
+    }
+
+    /// Asks logind to reboot the machine.
+    pub async fn reboot(&self) -> CallReply {
+        let reply = self.logind.reboot().await;
+        warn!(?reply, "called logind to reboot");
+        match reply {
+            RebootReply::Accepted | RebootReply::InProgress | RebootReply::Lost(_) => CallReply::MayHappen,
+            RebootReply::Unreachable(why) => CallReply::NotSent(why),
+            RebootReply::Refused { name, message } => CallReply::Refused(format!("{message} ({name})")),
+        }
+    }
+
+    fn view_with(&mut self, engine: Engine, pods: Option<Vec<PodView>>, preparing: Option<bool>) -> HostView {
+        HostView {
+            boot: self.boot(),
+            os_version: self.os_version.clone(),
+            uptime: host::uptime().unwrap_or_default(),
+            engine,
+            pods,
+            preparing_for_shutdown: preparing,
+            other_manager: self.other_manager.clone(),
+        }
+    }
+
+    /// The boot does not change under a process, so it is read until it is known and never again.
+    fn boot(&mut self) -> Option<BootId> {
+        if self.boot.is_none() {
+            let read = host::boot_id(&self.boot_id_file).and_then(|text| Ok(text.parse()?));
+            self.boot = read.inspect_err(|error| warn!("the boot ID is unknown: {error:#}")).ok();
+        }
+        self.boot
+    }
+}
+
+fn sort_engine(state: &EngineState) -> Engine {
+    match state {
+        EngineState::Unknown(_) | EngineState::Absent => Engine::Unheard,
+        EngineState::Status { operation: Operation::UpdatedNeedReboot, new_version } => {
+            Engine::NeedsReboot(Some(new_version.clone()).filter(|version| !version.is_empty()))
+        }
+        EngineState::Status { .. } => Engine::Otherwise,
+    }
+}

@@ -1,0 +1,86 @@
+//! The agent's own Node: watched, read afresh, and patched. No other Node is ever touched (S8).
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use reboot_core::annotations::{AGENT_MANAGER, NodePatch};
+use reboot_core::ids::parse_version;
+use reboot_core::node::NodeView;
+use reboot_runtime::call::{CallError, call};
+
+use crate::watched::Watched;
+
+/// The Node as the agent knows it: the newest of what the watch, reads and its own writes have shown.
+pub struct OwnNode {
+    api: Api<Node>,
+    name: String,
+    watched: Watched<Node, NodeView>,
+    newest: Option<NodeView>,
+}
+
+impl OwnNode {
+    /// Begins to watch the Node of this name.
+    pub fn new(client: Client, name: &str) -> Self {
+        let api: Api<Node> = Api::all(client);
+        let watched = Watched::new(api.clone(), &format!("metadata.name={name}"), |node| NodeView::from(node));
+        Self { api, name: name.to_owned(), watched, newest: None }
+    }
+
+    /// The Node; `None` while it is not known or does not exist.
+    pub fn view(&self) -> Option<&NodeView> {
+        self.newest.as_ref()
+    }
+
+    /// Waits until the watch shows something newer. Safe to drop and call again.
+    pub async fn changed(&mut self) {
+        loop {
+            self.watched.changed().await;
+            let seen = self.watched.current().and_then(|nodes| nodes.values().next_back()).cloned();
+            match seen {
+                Some(node) if self.is_newer(&node) => {
+                    self.newest = Some(node);
+                    return;
+                }
+                Some(_) => {}
+                None => {
+                    self.newest = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads the Node from the API server's store, not from a cache; it is the newest from then on.
+    ///
+    /// # Errors
+    /// The call's; [`CallError::Gone`] also means that [`OwnNode::view`] is `None` from then on.
+    pub async fn refresh(&mut self) -> Result<(), CallError> {
+        match call("reading the Node", self.api.get(&self.name)).await {
+            Ok(node) => {
+                self.newest = Some(NodeView::from(&node));
+                Ok(())
+            }
+            Err(error) => {
+                if let CallError::Gone(_) = error {
+                    self.newest = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes to the Node at the resourceVersion of [`OwnNode::view`]. After an error the view may be stale: refresh it.
+    pub async fn patch(&mut self, patch: &NodePatch) -> Result<(), CallError> {
+        let Some(view) = &self.newest else { return Ok(()) };
+        let body = Patch::Merge(patch.to_merge_patch(&view.uid, &view.resource_version));
+        let params = PatchParams { field_manager: Some(AGENT_MANAGER.to_owned()), ..PatchParams::default() };
+        let node = call("patching the Node", self.api.patch(&self.name, &params, &body)).await?;
+        self.newest = Some(NodeView::from(&node));
+        Ok(())
+    }
+
+    fn is_newer(&self, seen: &NodeView) -> bool {
+        let version = |node: &NodeView| parse_version(&node.resource_version);
+        self.newest.as_ref().is_none_or(|known| version(seen) > version(known))
+    }
+}

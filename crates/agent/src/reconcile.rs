@@ -1,0 +1,291 @@
+//! The agent's loop: look, decide ([`reboot_core::step`]), do the one thing that was decided, and again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use reboot_core::Now;
+use reboot_core::annotations::NodePatch;
+use reboot_core::drain::{PodRef, PodView};
+use reboot_core::node::NodeView;
+use reboot_core::step::{Action, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
+use reboot_runtime::call::CallError;
+use reboot_runtime::events::{EventNote, Events};
+use reboot_runtime::probes::{Liveness, ReadyHandle};
+use reboot_runtime::shutdown::Shutdown;
+use tracing::{info, warn};
+
+use crate::machine::Machine;
+use crate::metrics::{EvictionLabels, Metrics};
+use crate::own_node::OwnNode;
+use crate::pods::Pods;
+use crate::watched::Watched;
+
+/// How many evictions are posted at once.
+const EVICTIONS_IN_FLIGHT: usize = 8;
+
+/// After a failed call the loop looks again after 0.5 s, doubling to 30 s, or as soon as something changes.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What the loop works with.
+pub struct Reconciler {
+    /// The agent's own Node.
+    pub node: OwnNode,
+    /// Access to the pods of the node.
+    pub pods: Pods,
+    /// The machine.
+    pub machine: Machine,
+    /// The settings.
+    pub policy: Policy,
+    /// Where Events go.
+    pub events: Events,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Asked whether the loop turns.
+    pub liveness: Liveness,
+    /// Set once the Node has been seen.
+    pub ready: ReadyHandle,
+}
+
+/// The state between two turns of the loop. Losing it in a restart costs time, never safety.
+struct State {
+    memory: Memory,
+    watched: Option<Watched<Pod, PodView>>,
+    evictions: FuturesUnordered<BoxFuture<'static, (String, EvictReply)>>,
+    queue: Vec<PodRef>,
+    failures: u32,
+    started: Instant,
+    said: Option<String>,
+}
+
+impl Reconciler {
+    /// Runs until the process is asked to end. A cycle under way stays as it is on the Node, and goes on from there.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
+        let mut state = State {
+            memory: Memory::default(),
+            watched: None,
+            evictions: FuturesUnordered::new(),
+            queue: Vec::new(),
+            failures: 0,
+            started: Instant::now(),
+            said: None,
+        };
+        while !shutdown.is_requested() {
+            let delay = self.turn(&mut state).await;
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = self.something(&mut state, delay) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides and acts until there is nothing left to do at once; returns after how long to look again.
+    async fn turn(&mut self, state: &mut State) -> Option<Duration> {
+        loop {
+            let Some(node) = self.node.view().cloned() else {
+                state.watched = None;
+                return state.retry_delay();
+            };
+            self.ready.set(true);
+            self.observe(&node, state);
+            let pods = state.watched.as_ref().and_then(Watched::current);
+            let pods = pods.map(|pods| pods.values().cloned().collect());
+            let host = self.machine.view(pods);
+            let decided = self.decide(&node, &host, state, false);
+            let done = match decided.action {
+                Action::Refresh => self.act_on_fresh_view(state).await,
+                action => self.act(action, &node, state).await,
+            };
+            match done {
+                Done::Again => state.failures = 0,
+                Done::Wait => return decided.wake,
+                Done::WaitFor(delay) => return Some(delay),
+                Done::Failed => {
+                    state.failures = state.failures.saturating_add(1);
+                    return state.retry_delay();
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, node: &NodeView, state: &mut State) {
+        state.memory.observe(node, state.now());
+        let malformed = i64::try_from(node.malformed().count()).unwrap_or(i64::MAX);
+        self.metrics.malformed.set(malformed);
+        self.metrics.update_engine_connected.set(i64::from(self.machine.engine_is_heard()));
+        if node.in_progress.get().is_none() {
+            state.watched = None;
+            state.queue.clear();
+        } else if state.watched.is_none() {
+            state.watched = Some(self.pods.watch());
+        }
+    }
+
+    fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
+        let (memory, policy, now) = (&state.memory, &self.policy, state.now());
+        let step = step(&Situation { node, host, memory, policy, fresh, now });
+        if step.status.is_some() && step.status != state.said {
+            info!(status = step.status.as_deref(), "{}", node.name);
+        }
+        state.said.clone_from(&step.status);
+        step
+    }
+
+    /// Reads the Node, update_engine, logind and the pods, and acts on what follows from exactly that.
+    async fn act_on_fresh_view(&mut self, state: &mut State) -> Done {
+        let (node, pods) = tokio::join!(self.node.refresh(), self.pods.list());
+        let pods = match node.and(pods) {
+            Ok(pods) => pods,
+            Err(error) => return failed(&error),
+        };
+        let Some(node) = self.node.view().cloned() else { return Done::Again };
+        state.memory.observe(&node, state.now());
+        let host = self.machine.fresh_view(pods).await;
+        let decided = self.decide(&node, &host, state, true);
+        match decided.action {
+            // A decision on a fresh view that waits must not be asked for again at once.
+            Action::Wait | Action::Refresh => Done::WaitFor(decided.wake.unwrap_or(RETRY.1)),
+            action => self.act(action, &node, state).await,
+        }
+    }
+
+    async fn act(&mut self, action: Action, node: &NodeView, state: &mut State) -> Done {
+        match action {
+            Action::Wait | Action::Refresh => Done::Wait,
+            Action::Write(patch, note) => self.write(&patch, note, node, state).await,
+            Action::Evict(pods) => {
+                for pod in pods {
+                    state.memory.evicting(&pod.uid);
+                    state.queue.push(pod);
+                }
+                self.post_evictions(state);
+                Done::Again
+            }
+            Action::Reboot => {
+                let reply = self.machine.reboot().await;
+                state.memory.called(reply, state.now());
+                Done::Again
+            }
+        }
+    }
+
+    async fn write(&mut self, patch: &NodePatch, note: Option<Note>, before: &NodeView, state: &mut State) -> Done {
+        if let Err(error) = self.node.patch(patch).await {
+            let done = failed(&error);
+            // Whether it was written or not, and what stands there instead, is on the Node.
+            return match self.node.refresh().await {
+                Ok(()) if matches!(error, CallError::Conflict(_)) => Done::Again,
+                _ => done,
+            };
+        }
+        state.memory.wrote(state.now());
+        if let Some(note) = note {
+            self.tell(before, &note, state);
+        }
+        Done::Again
+    }
+
+    /// Says what was written, to people and to the metrics.
+    fn tell(&self, before: &NodeView, note: &Note, state: &State) {
+        info!(reason = note.reason, "{}", note.text);
+        let ended = self.node.view().and_then(|node| node.last_reboot.get()).filter(|last| last.id.is_some());
+        match note.reason {
+            "Rebooting" => self.metrics.drain_seconds.observe(state.memory.spent(state.now()).as_secs_f64()),
+            "Rebooted" => {
+                let seconds = ended.map_or(0, |last| last.seconds);
+                self.metrics.reboot_seconds.observe(f64::from(u32::try_from(seconds).unwrap_or(u32::MAX)));
+            }
+            _ => {}
+        }
+        self.events.publish(EventNote {
+            object: reference(before),
+            warning: note.warning,
+            reason: note.reason.to_owned(),
+            action: "Reboot".to_owned(),
+            note: note.text.clone(),
+        });
+    }
+
+    fn post_evictions(&self, state: &mut State) {
+        while state.evictions.len() < EVICTIONS_IN_FLIGHT {
+            let Some(pod) = state.queue.pop() else { return };
+            let pods = self.pods.clone();
+            state.evictions.push(Box::pin(async move {
+                let uid = pod.uid.clone();
+                let reply = pods.evict(pod).await;
+                (uid, reply)
+            }));
+        }
+    }
+
+    /// Waits until there is something new to decide on.
+    async fn something(&mut self, state: &mut State, delay: Option<Duration>) {
+        let pods_changed = async {
+            match &mut state.watched {
+                Some(watched) => watched.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let later = async {
+            match delay {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.liveness.turn() => {}
+            () = self.node.changed() => {}
+            () = self.machine.engine_changed() => {}
+            () = pods_changed => {}
+            Some((uid, reply)) = state.evictions.next() => {
+                let result = if reply == EvictReply::Accepted { "accepted" } else { "refused" };
+                self.metrics.evictions.get_or_create(&EvictionLabels { result }).inc();
+                state.memory.evicted(&uid, reply, state.now());
+                self.post_evictions(state);
+            }
+            () = later => {}
+        }
+    }
+}
+
+/// What a turn of the loop came to.
+enum Done {
+    /// Something was done: decide again at once.
+    Again,
+    /// Nothing is to be done until something changes.
+    Wait,
+    /// The same, but look again after this long.
+    WaitFor(Duration),
+    /// A call failed: look again after a while.
+    Failed,
+}
+
+fn failed(error: &CallError) -> Done {
+    warn!("{error}");
+    Done::Failed
+}
+
+fn reference(node: &NodeView) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.name.clone()),
+        uid: Some(node.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+impl State {
+    fn now(&self) -> Now {
+        Now { mono: self.started.elapsed(), wall: jiff::Timestamp::now() }
+    }
+
+    fn retry_delay(&self) -> Option<Duration> {
+        let (first, longest) = RETRY;
+        let doubled = first.saturating_mul(1 << self.failures.saturating_sub(1).min(10));
+        (self.failures > 0).then(|| doubled.min(longest))
+    }
+}

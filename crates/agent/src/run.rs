@@ -1,0 +1,98 @@
+//! The wiring of the process: nothing is decided here.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::ObjectReference;
+use reboot_runtime::events::{EventNote, Events};
+use reboot_runtime::probes::{Listener, Probes};
+use reboot_runtime::shutdown::{Shutdown, Signals};
+use reboot_runtime::supervise::Tasks;
+use reboot_runtime::{client, log};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::args::Args;
+use crate::bus::Bus;
+use crate::host;
+use crate::logind::{CanReboot, Logind};
+use crate::machine::Machine;
+use crate::metrics::Metrics;
+use crate::own_node::OwnNode;
+use crate::pods::Pods;
+use crate::reconcile::Reconciler;
+use crate::update_engine::{EngineState, UpdateEngine};
+
+/// Runs the agent until a signal or the first error ends it.
+pub async fn run(args: Args) -> Result<()> {
+    log::init(&args.log)?;
+    let signals = Signals::listen()?;
+    info!(?args, "reboot-agent {}", env!("CARGO_PKG_VERSION"));
+    let user_agent = concat!("reboot-agent/", env!("CARGO_PKG_VERSION"));
+    let client = client::connect(&args.client, user_agent).await?;
+    let listener = Listener::bind(args.probes.listen).await?;
+
+    let shutdown = Shutdown::new();
+    let mut tasks = Tasks::new(shutdown.clone());
+    let mut probes = Probes::default();
+    let (events, write_events) = Events::new(client.clone(), "reboot-agent", &args.node_name);
+
+    let bus = Bus::new(args.bus_address.clone());
+    let engine = UpdateEngine::new(bus.clone());
+    let (state, engine_state) = watch::channel(EngineState::default());
+    let logind = Logind::new(bus);
+    let os_version = host::os_version(&args.os_release_file);
+    let mut machine = Machine::new(args.boot_id_file.clone(), os_version, engine_state, engine.clone(), logind.clone());
+    machine.set_other_manager(self_test(&logind, &events, &args.node_name).await);
+
+    let reconciler = Reconciler {
+        node: OwnNode::new(client.clone(), &args.node_name),
+        pods: Pods::new(client, &args.node_name),
+        machine,
+        policy: args.policy(),
+        events,
+        metrics: Metrics::register(&mut probes.registry),
+        liveness: probes.liveness.clone(),
+        ready: probes.readiness.handle("the agent's Node"),
+    };
+    tasks.spawn_service("probes", listener.serve(probes, shutdown.clone()));
+    tasks.spawn_service("update_engine", async move { match engine.watch(&state).await {} });
+    tasks.spawn("events", write_events);
+    tasks.spawn("reconcile", reconciler.run(shutdown));
+    tasks.run(signals).await.context("running the agent")
+}
+
+/// Finds out at the start what would otherwise be found out after a drain. Returns another active reboot manager.
+async fn self_test(logind: &Logind, events: &Events, node: &str) -> Option<String> {
+    let warn_people = |reason: &str, note: String| {
+        warn!(reason, "{note}");
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            uid: Some(node.to_owned()),
+            ..ObjectReference::default()
+        };
+        events.publish(EventNote {
+            object,
+            warning: true,
+            reason: reason.to_owned(),
+            action: "SelfTest".to_owned(),
+            note,
+        });
+    };
+    match logind.can_reboot().await {
+        Ok(CanReboot::Yes) => info!("logind would reboot this machine for us"),
+        Ok(CanReboot::Inhibited(word)) => warn!("logind would not reboot this machine at present: {word}"),
+        Ok(CanReboot::No(word)) => {
+            warn_people("CannotReboot", format!("logind will not reboot this machine for the agent: {word}"))
+        }
+        Err(error) => warn_people("CannotReboot", format!("logind cannot be asked: {error:#}")),
+    }
+    let other = logind.active_reboot_manager().await;
+    if let Some(other) = &other {
+        warn_people(
+            "OtherRebootManager",
+            format!("{other} is active and reboots this node by its own rules; switch it off"),
+        );
+    }
+    other
+}

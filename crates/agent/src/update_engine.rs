@@ -1,0 +1,230 @@
+//! What the node's `update_engine` says: does an installed update wait for a reboot?
+//!
+//! `update_engine` broadcasts its status whenever it changes, with one exception: `ResetStatus`, which takes "needs a
+//! reboot" back, is silent. So the signals are followed at all times, and before a reboot the service is asked again.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::pin;
+
+use anyhow::{Context as _, Result};
+use futures::future::{FusedFuture as _, FutureExt as _};
+use futures::stream::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use zbus::{Message, Proxy};
+
+use crate::bus::{self, Backoff, Bus};
+use crate::host::printable;
+
+const SERVICE: &str = "com.coreos.update1";
+const PATH: &str = "/com/coreos/update1";
+const INTERFACE: &str = "com.coreos.update1.Manager";
+
+/// What is known of the node's `update_engine`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// Nothing, and why: not asked yet, the bus cannot be reached, no permission, no sense in the answer.
+    Unknown(String),
+    /// It does not run: stopped, masked, or not installed.
+    Absent,
+    /// Its status, by its own word.
+    Status {
+        /// What it is doing.
+        operation: Operation,
+        /// The version that it has installed or is installing, `0.0.0` where it has forgotten which, else empty.
+        new_version: String,
+    },
+}
+
+impl EngineState {
+    /// Whether an update is installed and takes effect with the next boot.
+    pub fn needs_reboot(&self) -> bool {
+        matches!(self, Self::Status { operation: Operation::UpdatedNeedReboot, .. })
+    }
+}
+
+impl Default for EngineState {
+    fn default() -> Self {
+        Self::Unknown("not asked yet".to_owned())
+    }
+}
+
+/// What `update_engine` is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Nothing.
+    Idle,
+    /// Asks for an update.
+    CheckingForUpdate,
+    /// Has found one.
+    UpdateAvailable,
+    /// Downloads it.
+    Downloading,
+    /// Verifies it.
+    Verifying,
+    /// Installs it.
+    Finalizing,
+    /// An update is installed and waits for a reboot.
+    UpdatedNeedReboot,
+    /// Reports a failure to its server.
+    ReportingErrorEvent,
+    /// A word that Flatcar's `update_engine` does not know.
+    Other(String),
+}
+
+/// The words for it in `update_engine`'s `UpdateStatusToString`.
+const WORDS: [(&str, Operation); 8] = [
+    ("UPDATE_STATUS_IDLE", Operation::Idle),
+    ("UPDATE_STATUS_CHECKING_FOR_UPDATE", Operation::CheckingForUpdate),
+    ("UPDATE_STATUS_UPDATE_AVAILABLE", Operation::UpdateAvailable),
+    ("UPDATE_STATUS_DOWNLOADING", Operation::Downloading),
+    ("UPDATE_STATUS_VERIFYING", Operation::Verifying),
+    ("UPDATE_STATUS_FINALIZING", Operation::Finalizing),
+    ("UPDATE_STATUS_UPDATED_NEED_REBOOT", Operation::UpdatedNeedReboot),
+    ("UPDATE_STATUS_REPORTING_ERROR_EVENT", Operation::ReportingErrorEvent),
+];
+
+impl From<&str> for Operation {
+    fn from(word: &str) -> Self {
+        let known = WORDS.into_iter().find(|(known, _)| *known == word);
+        known.map_or_else(|| Self::Other(printable(word)), |(_, operation)| operation)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(word) => f.write_str(word),
+            known => {
+                WORDS.iter().filter(|(_, operation)| operation == known).try_for_each(|(word, _)| f.write_str(word))
+            }
+        }
+    }
+}
+
+/// The `update_engine` of a node.
+#[derive(Clone, Debug)]
+pub struct UpdateEngine {
+    bus: Bus,
+}
+
+impl UpdateEngine {
+    /// The one on `bus`.
+    pub fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Asks for the status as of now, over a connection of its own. An answer that does not come is `Unknown`.
+    pub async fn ask(&self) -> EngineState {
+        let answer = async { self.status(&self.connect().await?).await };
+        answer.await.unwrap_or_else(|error| EngineState::Unknown(printable(&format!("{error:#}"))))
+    }
+
+    /// Keeps `state` up to date for as long as it is polled. Receivers are woken by changes only.
+    ///
+    /// Whatever goes wrong (the bus dies, the service hangs, a message makes no sense) is shown as
+    /// [`EngineState::Unknown`] and mended in one way: connect anew after a while, and ask.
+    pub async fn watch(&self, state: &watch::Sender<EngineState>) -> Infallible {
+        let mut backoff = Backoff::default();
+        loop {
+            let started = Instant::now();
+            let error = match self.follow(state).await {
+                Ok(never) => match never {},
+                Err(error) => printable(&format!("{error:#}")),
+            };
+            if started.elapsed() > Backoff::LONGEST {
+                backoff = Backoff::default();
+            }
+            let wait = backoff.next_wait();
+            tracing::warn!(error, retry_in = ?wait, "update_engine's status is unknown");
+            publish(state, EngineState::Unknown(error));
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Follows one connection until it fails.
+    ///
+    /// Every stream is polled at all times, also while an answer is awaited: a full queue would stall the connection.
+    async fn follow(&self, state: &watch::Sender<EngineState>) -> Result<Infallible> {
+        let engine = self.connect().await?;
+        // These come before the first question, so that no change falls between its answer and the first signal.
+        // The library lets through only what the owner of the service's name has sent.
+        let signals = self.bus.within(engine.receive_signal("StatusUpdate")).await;
+        let mut signals = signals.context("subscribing to update_engine's status")?;
+        let owners = self.bus.within(engine.receive_owner_changed()).await;
+        let mut owners = owners.context("subscribing to the owner of update_engine's name")?;
+        let mut answer = pin!(self.status(&engine).fuse());
+        loop {
+            tokio::select! {
+                // In this order an answer is never older than a signal that was taken before it.
+                biased;
+                signal = signals.next() => {
+                    let signal = signal.context("the connection to the bus is closed")?;
+                    publish(state, decode(&signal).context("reading update_engine's signal")?);
+                    if !answer.is_terminated() {
+                        // The answer on its way may be older than the signal.
+                        answer.set(self.status(&engine).fuse());
+                    }
+                }
+                owner = owners.next() => {
+                    owner.context("the connection to the bus is closed")?;
+                    answer.set(self.status(&engine).fuse());
+                }
+                status = &mut answer => publish(state, status?),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Proxy<'static>> {
+        let connection = self.bus.connect().await.context("connecting to the bus")?;
+        bus::object(&connection, SERVICE, PATH, INTERFACE).await.context("addressing update_engine")
+    }
+
+    async fn status(&self, engine: &Proxy<'_>) -> Result<EngineState> {
+        match self.bus.within(engine.call_method("GetStatus", &())).await {
+            Ok(reply) => decode(&reply).context("reading update_engine's status"),
+            Err(error) if bus::nobody_there(&error) => Ok(EngineState::Absent),
+            Err(error) => Err(error).context("asking update_engine for its status"),
+        }
+    }
+}
+
+/// Reads the status, which the signal and the reply carry alike:
+/// the time of the last check, progress, operation, new version, and its size.
+fn decode(message: &Message) -> Result<EngineState> {
+    let (_, _, operation, new_version, _): (i64, f64, String, String, i64) = message.body().deserialize()?;
+    Ok(EngineState::Status { operation: operation.as_str().into(), new_version: printable(&new_version) })
+}
+
+fn publish(state: &watch::Sender<EngineState>, new: EngineState) {
+    state.send_if_modified(|old| {
+        let changed = *old != new;
+        if changed {
+            tracing::debug!(state = ?new, "update_engine");
+            *old = new;
+        }
+        changed
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_word_is_an_operation_and_back() {
+        for (word, operation) in WORDS {
+            assert_eq!(Operation::from(word), operation);
+            assert_eq!(operation.to_string(), word);
+        }
+    }
+
+    #[test]
+    fn an_unknown_word_is_kept_as_it_is() {
+        for word in ["", "unknown status", "UPDATE_STATUS_UPDATED_NEED_REBOOT ", "update_status_idle"] {
+            assert_eq!(Operation::from(word), Operation::Other(word.to_owned()));
+            assert_eq!(Operation::from(word).to_string(), word);
+        }
+    }
+}

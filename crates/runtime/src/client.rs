@@ -1,0 +1,144 @@
+//! The client of the API server, configured as kubectl would be.
+
+use std::{io, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use hyper::header::{HeaderValue, USER_AGENT};
+use kube::{
+    Client, Config,
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use tokio::time::timeout;
+use tower::{BoxError, util::MapFutureLayer};
+
+use crate::args::ClientArgs;
+
+/// How long a connection may take to be made; a call as a whole has [`crate::call::TIMEOUT`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the beginning of any answer may take: the lists and watches that kube makes by itself have no limit there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection may be silent in the middle of an answer. Longer than the 295 s after which kube takes a silent
+/// watch for dead.
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(6);
+
+/// Makes the client that `args` describe, in this order: `--kubeconfig`, `KUBECONFIG`, `~/.kube/config`, the service
+/// account of the pod. Nothing is sent yet.
+///
+/// The client never repeats a request by itself: kube's default would sit on the 429 with which a
+/// `PodDisruptionBudget` refuses an eviction, and would hide failed renewals of a lease.
+///
+/// # Errors
+/// When no configuration is found, or when the one that was named is unreadable; never falls through to the next.
+pub async fn connect(args: &ClientArgs, user_agent: &str) -> Result<Client> {
+    let mut config = config(args).await?;
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(SILENCE_TIMEOUT);
+    // Else the time that a connection sat in the pool counts as silence.
+    config.reset_reader_on_write = true;
+    let user_agent = HeaderValue::from_str(user_agent).context("making the user agent")?;
+    config.headers.push((USER_AGENT, user_agent));
+    let server = config.cluster_url.clone();
+    let builder = ClientBuilder::try_from(config).with_context(|| format!("making a client for {server}"))?;
+    Ok(builder.with_layer(&MapFutureLayer::new(begin_in_time)).build())
+}
+
+/// One request, up to the head of its answer.
+async fn begin_in_time<R>(answer: impl Future<Output = Result<R, BoxError>>) -> Result<R, BoxError> {
+    let begun = timeout(ANSWER_TIMEOUT, answer).await;
+    begun.unwrap_or_else(|_| Err(format!("the API server has not begun to answer within {ANSWER_TIMEOUT:?}").into()))
+}
+
+async fn config(args: &ClientArgs) -> Result<Config> {
+    let Some((file, origin)) = kubeconfig(args)? else {
+        if let Some(context) = &args.context {
+            bail!("--context {context} was given, but there is no kubeconfig to find it in");
+        }
+        return Config::incluster().context(
+            "looking for an API server: no --kubeconfig, no KUBECONFIG, no ~/.kube/config, and not inside a pod",
+        );
+    };
+    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(file, &options).await.with_context(|| format!("using {origin}"))
+}
+
+/// The kubeconfig that counts and where it is from, or none where only a pod's service account is left.
+fn kubeconfig(args: &ClientArgs) -> Result<Option<(Kubeconfig, String)>> {
+    if let Some(path) = &args.kubeconfig {
+        let origin = format!("the kubeconfig {}", path.display());
+        return match Kubeconfig::read_from(path) {
+            Ok(file) => Ok(Some((file, origin))),
+            Err(error) => Err(error).context(origin),
+        };
+    }
+    if let Some(file) = Kubeconfig::from_env().context("reading the files that KUBECONFIG names")? {
+        return Ok(Some((file, "the files that KUBECONFIG names".to_owned())));
+    }
+    match Kubeconfig::read() {
+        Ok(file) => Ok(Some((file, "~/.kube/config".to_owned()))),
+        Err(KubeconfigError::FindPath) => Ok(None),
+        Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("reading ~/.kube/config"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{env, fs};
+
+    use super::*;
+
+    const FILE: &str = r#"
+apiVersion: v1
+kind: Config
+clusters:
+- {name: here, cluster: {server: "http://127.0.0.1:1"}}
+- {name: there, cluster: {server: "http://127.0.0.1:2"}}
+users:
+- {name: me, user: {token: secret}}
+contexts:
+- {name: here, context: {cluster: here, user: me, namespace: reboot-operator}}
+- {name: there, context: {cluster: there, user: me}}
+current-context: here
+"#;
+
+    async fn check(file: Option<&str>, context: Option<&str>, expected: Result<&str, &str>) {
+        let path = env::temp_dir().join(format!("kubeconfig-{}-{:p}", std::process::id(), &raw const expected));
+        if let Some(content) = file {
+            fs::write(&path, content).unwrap();
+        }
+        let args = ClientArgs { kubeconfig: Some(path.clone()), context: context.map(str::to_owned) };
+        let found = config(&args).await;
+        drop(fs::remove_file(&path));
+        match (found, expected) {
+            (Ok(found), Ok(server)) => assert_eq!(found.cluster_url.to_string(), server),
+            (Err(found), Err(words)) => assert!(format!("{found:#}").contains(words), "{found:#}"),
+            (found, expected) => panic!("{found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_named_is_used_or_is_an_error() {
+        check(Some(FILE), None, Ok("http://127.0.0.1:1/")).await;
+        check(Some(FILE), Some("there"), Ok("http://127.0.0.1:2/")).await;
+        check(Some(FILE), Some("nowhere"), Err("nowhere")).await;
+        check(Some("clusters: 7"), None, Err("the kubeconfig /")).await;
+        check(None, None, Err("the kubeconfig /")).await;
+    }
+
+    #[tokio::test]
+    async fn a_user_agent_that_no_header_can_carry_is_an_error() {
+        let path = env::temp_dir().join(format!("kubeconfig-{}-agent", std::process::id()));
+        fs::write(&path, FILE).unwrap();
+        let args = ClientArgs { kubeconfig: Some(path.clone()), context: None };
+        let (good, bad) = (connect(&args, "reboot-agent/0.1.0").await, connect(&args, "a\nb").await);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(good.unwrap().default_namespace(), "reboot-operator");
+        assert!(format!("{:#}", bad.err().unwrap()).contains("user agent"));
+    }
+}

@@ -1,0 +1,345 @@
+//! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, as an ordinary
+//! user, each on ports of its own, gone with its handle.
+//!
+//! RBAC is on and every request is in the audit log, so that tests can prove who did what. The controller-manager runs
+//! the controllers that a reboot meets and no others: those behind Deployments, `DaemonSets` and PDBs, and
+//! node-lifecycle, which taints nodes that are cordoned or not Ready (a second writer on every Node, as in a real
+//! cluster). Its grace period is a day: whether a node is Ready is for the simulated node to say.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{Pod, ServiceAccount},
+};
+use kube::{
+    Api, Client,
+    api::{GetParams, PostParams},
+    runtime::wait::await_condition,
+};
+
+use crate::{call::within, process::Process};
+
+pub mod audit;
+mod binaries;
+mod credentials;
+
+pub use binaries::binary;
+use credentials::Credentials;
+
+/// What a control plane is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Further flags for kube-apiserver.
+    pub apiserver_args: Vec<String>,
+    /// Run kube-controller-manager and kube-scheduler; without them there are only objects, which benchmarks like.
+    pub controllers: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { apiserver_args: Vec::new(), controllers: true }
+    }
+}
+
+/// A running control plane; dropping it kills its processes and leaves its files.
+pub struct ControlPlane {
+    dir: PathBuf,
+    credentials: Credentials,
+    client: Client,
+    apiserver: Mutex<Process>,
+    apiserver_args: Vec<String>,
+    rest: Vec<Process>,
+}
+
+/// The controllers of kube-controller-manager that run here.
+const CONTROLLERS: &str = "daemonset-controller,deployment-controller,disruption-controller,\
+    garbage-collector-controller,namespace-controller,node-lifecycle-controller,replicaset-controller,\
+    root-ca-certificate-publisher-controller,serviceaccount-controller";
+/// An idle machine needs 4 s; a test machine runs other tests as well.
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// Another process can take a free port before the server that it was looked up for does.
+const PORT_ATTEMPTS: u32 = 5;
+const CALL: Duration = Duration::from_secs(10);
+
+impl ControlPlane {
+    /// Starts everything and waits until the API server is ready and pods can be created.
+    ///
+    /// `dir` receives the data, logs, keys and kubeconfig files; what an earlier control plane left there is removed.
+    ///
+    /// # Errors
+    /// When a program is missing, ends early (the error quotes its log) or is not ready within 90 s.
+    pub async fn start(dir: &Path, options: Options) -> Result<Self> {
+        for _ in 0..PORT_ATTEMPTS {
+            if let Some(started) = Self::attempt(dir, &options).await? {
+                return Ok(started);
+            }
+        }
+        bail!("another process took the port {PORT_ATTEMPTS} times in a row");
+    }
+
+    /// A client of the administrator (`system:masters`). It does not retry: a 429 is an answer.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client of another static user (also in `system:masters`): its requests can be told apart in the audit log.
+    ///
+    /// # Errors
+    /// For a name that is not one of `admin`, `kubelet`, `kwok`, `referee`.
+    pub async fn client_as(&self, user: &str) -> Result<Client> {
+        credentials::client(&self.kubeconfig_of(user)?).await
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.credentials.kubeconfig_path("admin")
+    }
+
+    /// The kubeconfig of a static user; see [`ControlPlane::client_as`].
+    pub fn kubeconfig_of(&self, user: &str) -> Result<PathBuf> {
+        let path = self.credentials.kubeconfig_path(user);
+        anyhow::ensure!(path.is_file(), "{user} is not a user of the control plane");
+        Ok(path)
+    }
+
+    /// Writes a kubeconfig for a token (of a `ServiceAccount`, usually); `name` becomes part of the file's name.
+    pub fn kubeconfig_for_token(&self, name: &str, token: &str) -> Result<PathBuf> {
+        self.credentials.write_kubeconfig(name, token)
+    }
+
+    /// A token of a `ServiceAccount`, valid for an hour; bound to a pod of its namespace, it names the pod's node too.
+    ///
+    /// # Errors
+    /// When the account or the pod does not exist.
+    pub async fn token_for(&self, account: &str, namespace: &str, pod: Option<&str>) -> Result<String> {
+        let bound_object_ref = match pod {
+            None => None,
+            Some(name) => {
+                let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+                let uid = within(CALL, "reading the pod", pods.get(name)).await?.metadata.uid;
+                let (api_version, kind) = (Some("v1".to_owned()), Some("Pod".to_owned()));
+                Some(BoundObjectReference { api_version, kind, name: Some(name.to_owned()), uid })
+            }
+        };
+        let spec = TokenRequestSpec { bound_object_ref, expiration_seconds: Some(3600), ..Default::default() };
+        let request = TokenRequest { spec, ..Default::default() };
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
+        let parameters = PostParams::default();
+        let call = accounts.create_token_request(account, &parameters, &request);
+        let answer = within(CALL, "requesting a token", call).await?;
+        Ok(answer.status.context("the token request has no status")?.token)
+    }
+
+    /// Every request so far, as the API server logged it.
+    pub fn audit(&self) -> Result<Vec<audit::Request>> {
+        audit::read(&self.dir.join("log/audit.log"))
+    }
+
+    /// Kills the API server (SIGKILL): connections break, nothing listens.
+    pub fn kill_apiserver(&self) -> Result<()> {
+        self.lock().kill().map(drop)
+    }
+
+    /// Starts the API server again on the same port, with the same data, and waits until it is ready.
+    pub async fn restart_apiserver(&self) -> Result<()> {
+        self.kill_apiserver()?;
+        let process = spawn(&self.dir, "kube-apiserver", &self.apiserver_args)?;
+        *self.lock() = process;
+        within(START_LIMIT, "waiting for the API server", self.ready()).await
+    }
+
+    /// Stops the API server in its tracks (SIGSTOP): connections stay, nothing answers.
+    pub fn pause_apiserver(&self) -> Result<()> {
+        self.lock().pause()
+    }
+
+    /// Lets the API server go on after [`ControlPlane::pause_apiserver`].
+    pub fn resume_apiserver(&self) -> Result<()> {
+        self.lock().resume()
+    }
+
+    /// Resident memory of each process, in bytes.
+    pub fn memory(&self) -> Vec<(String, u64)> {
+        let apiserver = self.lock();
+        let all = std::iter::once(&*apiserver).chain(&self.rest);
+        all.map(|process| (process.name().to_owned(), process.rss().unwrap_or_default())).collect()
+    }
+
+    /// `None` when another process took one of the ports.
+    async fn attempt(dir: &Path, options: &Options) -> Result<Option<Self>> {
+        lay_out(dir)?;
+        let (etcd_port, port) = two_free_ports()?;
+        let credentials = Credentials::create(dir, port)?;
+        let mut etcd = spawn(dir, "etcd", &etcd_args(dir, etcd_port))?;
+        let apiserver_args = apiserver_args(dir, etcd_port, port, &options.apiserver_args);
+        let mut apiserver = spawn(dir, "kube-apiserver", &apiserver_args)?;
+        let ca = credentials.ca();
+        let first_sign = first_sign(&mut etcd, &mut apiserver, &ca);
+        if !within(START_LIMIT, "waiting for the API server's certificate", first_sign).await? {
+            return Ok(None);
+        }
+        let client = credentials::client(&credentials.kubeconfig_path("admin")).await?;
+        let apiserver = Mutex::new(apiserver);
+        let mut this =
+            Self { dir: dir.to_owned(), credentials, client, apiserver, apiserver_args, rest: vec![etcd] };
+        match within(START_LIMIT, "waiting for the API server", this.ready()).await {
+            Err(_) if this.port_taken() => return Ok(None),
+            other => other?,
+        }
+        if options.controllers {
+            this.start_controllers().await?;
+        }
+        Ok(Some(this))
+    }
+
+    async fn start_controllers(&mut self) -> Result<()> {
+        for (program, user, extra) in [
+            ("kube-controller-manager", "system:kube-controller-manager", controller_manager_args(&self.dir)),
+            ("kube-scheduler", "system:kube-scheduler", Vec::new()),
+        ] {
+            let kubeconfig = self.kubeconfig_of(user)?;
+            let mut args = vec![flag("kubeconfig", kubeconfig.display())];
+            args.extend(["leader-elect=false", "secure-port=0"].map(|text| format!("--{text}")));
+            args.extend(["kube-api-qps=500", "kube-api-burst=1000"].map(|text| format!("--{text}")));
+            args.extend(extra);
+            self.rest.push(spawn(&self.dir, program, &args)?);
+        }
+        // Before its namespace has this account, the API server refuses every pod.
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), "default");
+        let exists = |account: Option<&ServiceAccount>| account.is_some();
+        let wait = await_condition(accounts, "default", exists);
+        within(START_LIMIT, "waiting for the default service account", wait).await.map(drop)
+    }
+
+    /// Returns once `/readyz` says yes. Polled: there is nothing to watch yet.
+    async fn ready(&self) -> Result<()> {
+        loop {
+            if let Some(status) = self.lock().ended()? {
+                bail!("kube-apiserver ended ({status}):\n{}", self.lock().log_tail(5));
+            }
+            let request = kube::core::Request::new("").get("readyz", &GetParams::default())?;
+            let call = self.client.request_text(request);
+            if matches!(tokio::time::timeout(Duration::from_secs(2), call).await, Ok(Ok(_))) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn port_taken(&self) -> bool {
+        lost_its_port(&self.lock()) || self.rest.iter().any(lost_its_port)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Process> {
+        self.apiserver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until the API server wrote its certificate (`true`) or a process lost its port (`false`).
+async fn first_sign(etcd: &mut Process, apiserver: &mut Process, ca: &Path) -> Result<bool> {
+    loop {
+        for process in [&mut *etcd, &mut *apiserver] {
+            match process.ended()? {
+                Some(_) if lost_its_port(process) => return Ok(false),
+                Some(status) => bail!("{} ended ({status}):\n{}", process.name(), process.log_tail(5)),
+                None => {}
+            }
+        }
+        if ca.is_file() {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn lost_its_port(process: &Process) -> bool {
+    process.log_tail(20).contains("address already in use")
+}
+
+/// Both are held until both are known, so that they differ.
+fn two_free_ports() -> Result<(u16, u16)> {
+    let bind = || TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port");
+    let (one, other) = (bind()?, bind()?);
+    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
+}
+
+fn lay_out(dir: &Path) -> Result<()> {
+    for folder in ["etcd", "pki", "log", "kubeconfig"] {
+        let folder = dir.join(folder);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("removing {folder:?}"))?;
+        }
+        std::fs::create_dir_all(&folder).with_context(|| format!("creating {folder:?}"))?;
+    }
+    let policy = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],
+        "rules":[{"level":"Metadata"}]}"#;
+    std::fs::write(dir.join("audit-policy.json"), policy).context("writing the audit policy")
+}
+
+fn spawn(dir: &Path, program: &str, args: &[String]) -> Result<Process> {
+    let mut command = Command::new(binary(program)?);
+    command.args(args).current_dir(dir);
+    Process::spawn(program, command, &dir.join(format!("log/{program}.log")))
+}
+
+fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}
+
+fn etcd_args(dir: &Path, port: u16) -> Vec<String> {
+    let url = format!("http://127.0.0.1:{port}");
+    vec![
+        flag("data-dir", dir.join("etcd").display()),
+        flag("listen-client-urls", &url),
+        flag("advertise-client-urls", &url),
+        flag("listen-peer-urls", "http://127.0.0.1:0"),
+        "--unsafe-no-fsync".to_owned(),
+    ]
+}
+
+fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, extra: &[String]) -> Vec<String> {
+    let pki = dir.join("pki");
+    // The API server makes this key for its own certificate, before it reads the key that signs tokens: one will do.
+    let key = pki.join("apiserver.key");
+    let mut args = vec![
+        flag("etcd-servers", format!("http://127.0.0.1:{etcd_port}")),
+        flag("bind-address", "127.0.0.1"),
+        flag("secure-port", port),
+        // It may not be a loopback address and nobody uses it: an address of the documentation network.
+        flag("advertise-address", "192.0.2.1"),
+        flag("endpoint-reconciler-type", "none"),
+        flag("cert-dir", pki.display()),
+        flag("service-account-key-file", key.display()),
+        flag("service-account-signing-key-file", key.display()),
+        flag("service-account-issuer", "https://kubernetes.default.svc"),
+        flag("service-cluster-ip-range", "10.96.0.0/16"),
+        flag("token-auth-file", dir.join("tokens.csv").display()),
+        flag("authorization-mode", "Node,RBAC"),
+        flag("enable-admission-plugins", "NodeRestriction"),
+        flag("audit-policy-file", dir.join("audit-policy.json").display()),
+        flag("audit-log-path", dir.join("log/audit.log").display()),
+        // One file however long the run: tests count what is in it.
+        flag("audit-log-maxsize", 4096),
+        // History stays, so that a watch goes on after the API server's restart where it can.
+        flag("etcd-compaction-interval", "0"),
+        flag("allow-privileged", true),
+    ];
+    args.extend_from_slice(extra);
+    args
+}
+
+fn controller_manager_args(dir: &Path) -> Vec<String> {
+    vec![
+        flag("controllers", CONTROLLERS),
+        flag("node-monitor-grace-period", "24h"),
+        flag("root-ca-file", dir.join("pki/apiserver.crt").display()),
+    ]
+}

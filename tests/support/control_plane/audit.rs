@@ -1,0 +1,101 @@
+//! The API server's audit log: who asked for what, and the answer.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The user's name, `system:serviceaccount:<namespace>:<name>` for a `ServiceAccount`.
+    pub user: String,
+    /// `get`, `list`, `watch`, `create`, `patch`, …
+    pub verb: String,
+    /// The API group; empty for the core group and for what is not a resource (`/readyz`).
+    pub group: String,
+    /// The resource with its subresource, like `nodes` or `pods/eviction`; empty for what is not a resource.
+    pub resource: String,
+    /// The object's namespace; empty for cluster-scoped ones.
+    pub namespace: String,
+    /// The object's name; empty for lists, watches and generated names.
+    pub name: String,
+    /// The HTTP status code; 0 while unanswered (a watch has its 200 from the start).
+    pub code: u16,
+    /// When the API server received it.
+    pub at: Timestamp,
+}
+
+/// Reads the log. A request that is logged at more than one stage (a watch at its start and end) comes once, as last
+/// logged, in the order of arrival; a last line that is still being written is left out.
+///
+/// # Errors
+/// When the file cannot be read or a full line is not an audit event.
+pub fn read(path: &Path) -> Result<Vec<Request>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {path:?}"))?;
+    let full = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut by_id = BTreeMap::new();
+    for line in full.lines() {
+        let event: Event = serde_json::from_str(line).with_context(|| format!("an audit event: {line}"))?;
+        by_id.insert(event.audit_id.clone(), Request::from(event));
+    }
+    let mut requests: Vec<_> = by_id.into_values().collect();
+    requests.sort_by_key(|request| request.at);
+    Ok(requests)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    #[serde(rename = "auditID")]
+    audit_id: String,
+    verb: String,
+    user: User,
+    #[serde(default)]
+    object_ref: ObjectRef,
+    #[serde(default)]
+    response_status: ResponseStatus,
+    request_received_timestamp: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ObjectRef {
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+    api_group: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResponseStatus {
+    code: u16,
+}
+
+impl From<Event> for Request {
+    fn from(event: Event) -> Self {
+        let object = event.object_ref;
+        let resource = match object.subresource.as_str() {
+            "" => object.resource,
+            sub => format!("{}/{sub}", object.resource),
+        };
+        Self {
+            user: event.user.username,
+            verb: event.verb,
+            group: object.api_group,
+            resource,
+            namespace: object.namespace,
+            name: object.name,
+            code: event.response_status.code,
+            at: event.request_received_timestamp,
+        }
+    }
+}

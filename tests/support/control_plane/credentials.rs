@@ -1,0 +1,72 @@
+//! Static users, their tokens and kubeconfig files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+
+use crate::boot::random_uuid;
+
+/// Who gets a token at the start, all in `system:masters`: one user per party, to tell them apart in the audit log.
+const USERS: [&str; 6] =
+    ["admin", "kubelet", "kwok", "referee", "system:kube-controller-manager", "system:kube-scheduler"];
+
+#[derive(Debug)]
+pub(super) struct Credentials {
+    dir: PathBuf,
+    port: u16,
+}
+
+impl Credentials {
+    /// Writes `tokens.csv` and a kubeconfig per user below `dir`.
+    pub(super) fn create(dir: &Path, port: u16) -> Result<Self> {
+        let this = Self { dir: dir.to_owned(), port };
+        let mut table = String::new();
+        for user in USERS {
+            let token = random_uuid()?;
+            table += &format!("{token},{user},{user},system:masters\n");
+            this.write_kubeconfig(user, &token)?;
+        }
+        std::fs::write(dir.join("tokens.csv"), table).context("writing the static tokens")?;
+        Ok(this)
+    }
+
+    /// The certificate that the API server writes at its first start; it vouches for itself.
+    pub(super) fn ca(&self) -> PathBuf {
+        self.dir.join("pki/apiserver.crt")
+    }
+
+    pub(super) fn kubeconfig_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("kubeconfig/{}", name.replace([':', '/'], "-")))
+    }
+
+    /// JSON is YAML, so kubectl reads it as well.
+    pub(super) fn write_kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
+        let path = self.kubeconfig_path(name);
+        let server = format!("https://127.0.0.1:{}", self.port);
+        let cluster =
+            json!({"server": server, "certificate-authority": self.ca(), "tls-server-name": "kubernetes"});
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
+            "clusters": [{"name": "testbed", "cluster": cluster}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": name}}],
+        });
+        std::fs::write(&path, format!("{text:#}\n")).with_context(|| format!("writing {path:?}"))?;
+        Ok(path)
+    }
+}
+
+/// A client that reports every answer as it is: kube's own retries would hide a PDB's refusal.
+pub(super) async fn client(kubeconfig: &Path) -> Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {kubeconfig:?}"))?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("loading {kubeconfig:?}"))?;
+    config.default_retry = false;
+    Client::try_from(config).context("building a client")
+}

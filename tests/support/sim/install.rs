@@ -1,0 +1,66 @@
+//! Installing the operator's manifests, and the credentials that its processes then run with.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+    runtime::wait::await_condition,
+};
+use serde_json::json;
+
+use super::Machine;
+use crate::{call::within, control_plane::ControlPlane, process::output, workload::pods_on};
+
+/// Where the manifests put everything that has a namespace.
+pub(super) const NAMESPACE: &str = "reboot-operator";
+const AGENT: &str = "reboot-agent";
+const CONTROLLER: &str = "reboot-controller";
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Applies the manifests, gives every machine its agent's credentials, and returns the controller's kubeconfig.
+pub(super) async fn install(
+    control_plane: &ControlPlane,
+    machines: &[Arc<Machine>],
+    manifests: &Path,
+) -> Result<PathBuf> {
+    let kubeconfig = control_plane.kubeconfig();
+    let apply: [&OsStr; 5] =
+        ["--kubeconfig".as_ref(), kubeconfig.as_ref(), "apply".as_ref(), "-f".as_ref(), manifests.as_ref()];
+    output("kubectl", &apply)?;
+
+    // The controller is a process here. Its pod would be drained like any other, and its token would go with it.
+    let deployments: Api<Deployment> = Api::namespaced(control_plane.client(), NAMESPACE);
+    let parameters = PatchParams::default();
+    let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    let call = deployments.patch(CONTROLLER, &parameters, &patch);
+    within(LIMIT, "scaling the controller's Deployment down", call).await?;
+
+    let sets: Api<DaemonSet> = Api::namespaced(control_plane.client(), NAMESPACE);
+    let everywhere = |set: Option<&DaemonSet>| {
+        let status = set.and_then(|set| set.status.as_ref());
+        status.is_some_and(|status| usize::try_from(status.number_ready) == Ok(machines.len()))
+    };
+    within(LIMIT, "waiting for the agents' pods", await_condition(sets, AGENT, everywhere)).await?;
+    for machine in machines {
+        machine.run_agent_as(agent_kubeconfig(control_plane, machine.node().name()).await?);
+    }
+    let token = control_plane.token_for(CONTROLLER, NAMESPACE, None).await?;
+    control_plane.kubeconfig_for_token(CONTROLLER, &token)
+}
+
+async fn agent_kubeconfig(control_plane: &ControlPlane, node: &str) -> Result<PathBuf> {
+    let pods = pods_on(&control_plane.client(), node).await?;
+    let names = pods.iter().filter_map(|pod| pod.metadata.name.as_deref());
+    let pod = names.into_iter().find(|name| name.starts_with(AGENT));
+    let pod = pod.with_context(|| format!("there is no agent's pod on {node}"))?;
+    let token = control_plane.token_for(AGENT, NAMESPACE, Some(pod)).await?;
+    control_plane.kubeconfig_for_token(&format!("{AGENT}-{node}"), &token)
+}
