@@ -45,16 +45,16 @@ available() { [[ -x ${KUBEBUILDER_ASSETS:-/nowhere}/$1 || -x $dir/$1 ]]; }
 
 # Says where program $1 was found; assets are used whatever their version, but a difference is worth knowing.
 report() {
-    local version
+    local version asset=${KUBEBUILDER_ASSETS:-/nowhere}/$1 is='' note=''
     read -r version _ < <(facts "$1")
-    if [[ ! -x ${KUBEBUILDER_ASSETS:-/nowhere}/$1 ]]; then say "$1 $version: already there"
-    elif [[ $1 == kubectl ]] || timeout 10 "$KUBEBUILDER_ASSETS/$1" --version 2>&1 | grep -qwF "${version#v}"; then
-        say "$1: taken from KUBEBUILDER_ASSETS"
-    else say "$1: taken from KUBEBUILDER_ASSETS, though not $version, which the tests are made for"; fi
+    if [[ ! -x $asset ]]; then say "$1 $version: already there"; return; fi
+    is=$(timeout 10 "$asset" --version 2>&1) || true # kubectl has no such flag, and any will do
+    [[ $1 == kubectl || " $is " == *[!0-9.]"${version#v}"[!0-9.]* ]] || note=", though not $version, which the tests are made for"
+    say "$1: taken from KUBEBUILDER_ASSETS$note"
 }
 
 # Runs a command as a process group of its own, so that an interrupt ends all of it, and waits for it.
-job=
+job=''
 run() {
     set -m
     "$@" &
@@ -62,12 +62,13 @@ run() {
     set +m
     local status=0
     wait "$job" || status=$?
-    job=
+    job=''
     return "$status"
 }
 stop() {
     trap - EXIT INT TERM HUP
-    [[ -z $job ]] || kill -TERM -- "-$job" 2>/dev/null || true
+    # With SIGINT rather than SIGTERM, Go and curl remove their own temporary files.
+    if [[ -n $job ]]; then kill -INT -- "-$job" && wait "$job"; fi 2>/dev/null || true
     rm -f "$dir"/.part.*
     [[ $1 == 0 ]] || say "stopped; what was complete is kept in $dir, and the next run goes on from there"
     exit "$1"
@@ -76,9 +77,9 @@ stop() {
 why='' silent='' # why the last download was not to be; the hosts that did not answer
 # Downloads program $1 from $2 into file $3; fails, with the reason in `why`, unless what came has the pinned checksum.
 download() {
-    local name=$1 url=$2 out=$3 host sum
+    local name=$1 url=$2 out=$3 host=${2#https://} sum
     sum=$(awk -v url="$url" '$2 == url { print $1 }' "$here/checksums.txt")
-    host=${url#https://} host=${host%%/*}
+    host=${host%%/*}
     [[ -n $sum ]] || { why="no checksum of the official file is pinned"; return 1; }
     command -v curl >/dev/null || { why="no curl to download it with"; return 1; }
     if [[ " $silent " == *" $host "* ]] || ! curl -sIo /dev/null --max-time 3 "https://$host"; then
@@ -94,18 +95,17 @@ download() {
 
 # Reads what `go build -v` says: counts fetched modules and compiled packages, passes on everything else.
 progress() {
-    local line status step=15 shown=$SECONDS began=$SECONDS modules=0 packages=0
-    [[ ! -t 2 ]] || step=2
+    local line status shown=$SECONDS began=$SECONDS modules=0 packages=0
     while true; do
         status=0
-        IFS= read -r -t "$step" line || status=$?
+        IFS= read -r -t 10 line || status=$?
         ((status == 0 || status > 128)) || break # more than 128 is the time limit: linking says nothing for long
         case $status:$line in
         0:'go: downloading '*) modules=$((modules + 1)) ;;
         0:*' '*) say "$line" ;;
         0:*) packages=$((packages + 1)) ;;
         esac
-        ((SECONDS - shown >= step)) || continue
+        ((SECONDS - shown >= 10)) || continue
         shown=$SECONDS
         say "$1: $((SECONDS - began)) s, $modules modules fetched, $packages packages compiled"
     done
@@ -126,8 +126,8 @@ make_one() {
     local name=$1 version package url began=$SECONDS part=$dir/.part.$1
     read -r version package url < <(facts "$name")
     if ! download "$name" "$url" "$part"; then
-        command -v go >/dev/null || die "$name: Go is needed to build it ($(awk '$1 == "go"' "$here/go.mod") or newer)"
         say "$name $version: building from Go modules ($why)"
+        command -v go >/dev/null || die "$name: that takes Go, and there is none ($(awk '$1 == "go"' "$here/go.mod") or newer)"
         run compile "$name" "$version" "$package" "$part" || die "$name: the build failed"
     fi
     chmod 755 "$part"
@@ -141,22 +141,23 @@ if [[ ${1:-} == --print-dir ]]; then echo "$dir"; exit; fi
 
 missing=() seconds=0
 for name; do
-    read -r _ package _ <<<"$(facts "$name")"
+    what=$(facts "$name")
     if available "$name"; then report "$name"; continue; fi
     missing+=("$name")
     # Measured on two cores: 30 s each, after 250 s for what the programs of Kubernetes have in common.
-    [[ $package != k8s.io/* ]] || ((seconds >= 250)) || seconds=$((seconds + 250))
+    [[ $what != *" k8s.io/"* ]] || ((seconds >= 250)) || seconds=$((seconds + 250))
     seconds=$((seconds + 30))
 done
 if [[ ${#missing[@]} -gt 0 ]]; then
     say "to be made in $dir: ${missing[*]}"
-    say "to build them takes about $((seconds * 2 / $(nproc) / 60 + 1)) min on these $(nproc) cores and 4 GB of disk, less what Go has cached; safe to interrupt"
+    minutes=$((seconds * 2 / $(nproc) / 60 + 1))
+    say "a build takes about $minutes min on these $(nproc) cores and 4 GB of disk, less what Go has cached; safe to interrupt"
     mkdir -p "$dir"
     exec 9>"$dir/.lock"
-    flock --nonblock 9 || { say "waiting for another run that is making some"; flock --timeout 3600 9 || die "it is still at work after an hour"; }
+    flock --nonblock 9 || say "waiting for another run that is making some"
+    flock --timeout 3600 9 || die "the other run is still at work after an hour"
     trap 'stop $?' EXIT
     trap 'stop 130' INT TERM HUP
     for name in "${missing[@]}"; do available "$name" || make_one "$name"; done
-    trap - EXIT
 fi
 echo "$dir"

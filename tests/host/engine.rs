@@ -107,9 +107,9 @@ async fn a_forged_signal_is_ignored() {
     watch.until_status(FakeEngine::IDLE, "").await;
 
     let forger = Builder::address(bus.address().as_str()).build().await.unwrap();
-    let forged = (0_i64, 0.0_f64, FakeEngine::NEED_REBOOT, "6.6.6", 0_i64);
+    let forgery = (0_i64, 0.0_f64, FakeEngine::NEED_REBOOT, "6.6.6", 0_i64);
     let path = "/com/coreos/update1";
-    forger.emit_signal(None::<&str>, path, "com.coreos.update1.Manager", "StatusUpdate", &forged).await.unwrap();
+    forger.emit_signal(None::<&str>, path, "com.coreos.update1.Manager", "StatusUpdate", &forgery).await.unwrap();
     // The bus handles a connection's messages in order: once it answers, it has sent the signal to everybody.
     DBusProxy::new(&forger).await.unwrap().get_id().await.unwrap();
 

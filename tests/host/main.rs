@@ -1,6 +1,6 @@
 //! What the agent knows of its host, over a real dbus-daemon: `update_engine` and logind, well and unwell.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod engine;
 mod logind;

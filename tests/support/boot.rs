@@ -13,7 +13,7 @@ pub struct BootFiles {
 impl BootFiles {
     /// Files in `dir`, which is created; nothing is written yet.
     pub fn new(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("creating {dir:?}"))?;
+        std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -58,6 +58,6 @@ pub fn random_uuid() -> Result<String> {
 /// Readers see the old content or the new one, never half of it.
 fn replace(path: &Path, text: &str) -> Result<()> {
     let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text).with_context(|| format!("writing {fresh:?}"))?;
-    std::fs::rename(&fresh, path).with_context(|| format!("replacing {path:?}"))
+    std::fs::write(&fresh, text).with_context(|| format!("writing {}", fresh.display()))?;
+    std::fs::rename(&fresh, path).with_context(|| format!("replacing {}", path.display()))
 }

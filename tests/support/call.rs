@@ -5,11 +5,7 @@ use std::{fmt::Display, future::Future, time::Duration};
 use anyhow::{Context as _, Result};
 
 /// Awaits a call that may fail, for at most `limit`; the error says `what` was being done.
-pub async fn within<T, E>(
-    limit: Duration,
-    what: impl Display,
-    call: impl Future<Output = Result<T, E>>,
-) -> Result<T>
+pub async fn within<T, E>(limit: Duration, what: impl Display, call: impl Future<Output = Result<T, E>>) -> Result<T>
 where
     Result<T, E>: anyhow::Context<T, E>,
 {

@@ -33,6 +33,7 @@ mod credentials;
 
 pub use binaries::binary;
 use credentials::Credentials;
+pub use credentials::client_from;
 
 /// What a control plane is started with.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ impl ControlPlane {
     /// # Errors
     /// For a name that is not one of `admin`, `kubelet`, `kwok`, `referee`.
     pub async fn client_as(&self, user: &str) -> Result<Client> {
-        credentials::client(&self.kubeconfig_of(user)?).await
+        client_from(&self.kubeconfig_of(user)?).await
     }
 
     /// The administrator's kubeconfig.
@@ -186,10 +187,9 @@ impl ControlPlane {
         if !within(START_LIMIT, "waiting for the API server's certificate", first_sign).await? {
             return Ok(None);
         }
-        let client = credentials::client(&credentials.kubeconfig_path("admin")).await?;
+        let client = client_from(&credentials.kubeconfig_path("admin")).await?;
         let apiserver = Mutex::new(apiserver);
-        let mut this =
-            Self { dir: dir.to_owned(), credentials, client, apiserver, apiserver_args, rest: vec![etcd] };
+        let mut this = Self { dir: dir.to_owned(), credentials, client, apiserver, apiserver_args, rest: vec![etcd] };
         match within(START_LIMIT, "waiting for the API server", this.ready()).await {
             Err(_) if this.port_taken() => return Ok(None),
             other => other?,
@@ -275,9 +275,9 @@ fn lay_out(dir: &Path) -> Result<()> {
     for folder in ["etcd", "pki", "log", "kubeconfig"] {
         let folder = dir.join(folder);
         if folder.exists() {
-            std::fs::remove_dir_all(&folder).with_context(|| format!("removing {folder:?}"))?;
+            std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
         }
-        std::fs::create_dir_all(&folder).with_context(|| format!("creating {folder:?}"))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     }
     let policy = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],
         "rules":[{"level":"Metadata"}]}"#;

@@ -30,7 +30,11 @@ pub struct Process {
 impl Process {
     /// Starts `command`; its output is appended to the file `log`. Needs a tokio runtime.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Self> {
-        let out = File::options().create(true).append(true).open(log).with_context(|| format!("opening {log:?}"))?;
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("opening {}", log.display()))?;
         let err = out.try_clone().context("duplicating the log's file descriptor")?;
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         let program = command.get_program().to_owned();
@@ -133,7 +137,8 @@ impl Process {
 
     fn signal(&mut self, signal: &str) -> Result<()> {
         ensure!(self.ended()?.is_none(), "{} has ended, SIG{signal} cannot reach it", self.name);
-        let script = Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &self.pid.to_string()]).output();
+        let script =
+            Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &self.pid.to_string()]).output();
         let output = script.with_context(|| format!("sending SIG{signal} to {}", self.name))?;
         ensure!(output.status.success(), "sending SIG{signal} to {}: {}", self.name, lossy(&output.stderr));
         Ok(())
@@ -202,4 +207,53 @@ impl Guard {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::scratch::Scratch;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn sh(dir: &Scratch, script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::spawn("sh", command, &dir.path().join("log")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_it_writes_is_in_its_log_and_how_it_ended_is_known() {
+        let dir = Scratch::new("process").unwrap();
+        let mut process = sh(&dir, "echo one; echo two >&2; exit 3");
+        assert_eq!(process.wait(LIMIT).await.unwrap().code(), Some(3));
+        assert_eq!(process.log_tail(1), "two");
+        assert!(process.terminate().is_err(), "a pid that may be somebody else's gets no signal");
+    }
+
+    #[tokio::test]
+    async fn signals_reach_it() {
+        let dir = Scratch::new("process").unwrap();
+        let mut process = sh(&dir, "exec sleep 1000");
+        process.pause().unwrap();
+        process.terminate().unwrap();
+        assert!(process.wait(Duration::from_millis(100)).await.is_err(), "it is paused");
+        process.resume().unwrap();
+        assert!(killed_by(process.wait(LIMIT).await.unwrap(), 15));
+        let mut process = sh(&dir, "exec sleep 1000");
+        assert!(process.rss().unwrap() > 0);
+        assert!(killed_by(process.kill().unwrap(), 9));
+        assert!(process.kill().is_ok(), "twice is once");
+    }
+
+    #[tokio::test]
+    async fn it_dies_when_we_do() {
+        let dir = Scratch::new("process").unwrap();
+        let mut process = sh(&dir, "exec sleep 1000");
+        // What the end of this process does: the pipe to the guard closes without a word.
+        process.guard.fire();
+        assert!(killed_by(process.wait(LIMIT).await.unwrap(), 9));
+    }
 }

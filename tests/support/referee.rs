@@ -127,12 +127,18 @@ impl Referee {
     pub async fn start(client: Client, quota: usize) -> Result<Self> {
         let seen = Arc::new(Seen { log: Mutex::default(), changed: watch::Sender::new(()) });
         let watches = vec![
-            tokio::spawn(follow::<Node>(client.clone(), seen.clone(), |node| Event::Node(NodeSeen::from(node)), |node| {
-                Event::NodeGone(node.name_any())
-            })),
-            tokio::spawn(follow::<Pod>(client.clone(), seen.clone(), |pod| Event::Pod(PodSeen::from(pod)), |pod| {
-                Event::PodGone(pod.uid().unwrap_or_default())
-            })),
+            tokio::spawn(follow::<Node>(
+                client.clone(),
+                seen.clone(),
+                |node| Event::Node(NodeSeen::from(node)),
+                |node| Event::NodeGone(node.name_any()),
+            )),
+            tokio::spawn(follow::<Pod>(
+                client.clone(),
+                seen.clone(),
+                |pod| Event::Pod(PodSeen::from(pod)),
+                |pod| Event::PodGone(pod.uid().unwrap_or_default()),
+            )),
             tokio::spawn(follow::<PodDisruptionBudget>(
                 client.clone(),
                 seen.clone(),
@@ -141,7 +147,8 @@ impl Referee {
             )),
         ];
         let this = Self { client, quota, seen, watches };
-        this.until(LAG, "the referee's first lists", |log| (log.lists() < 3).then(|| "not all complete".to_owned())).await?;
+        this.until(LAG, "the referee's first lists", |log| (log.lists() < 3).then(|| "not all complete".to_owned()))
+            .await?;
         Ok(this)
     }
 
@@ -335,7 +342,12 @@ fn judged(events: &[(At, Event)], quota: usize) -> Judge {
 fn verdict(judge: &Judge, log: &Log, complaints: Vec<String>) -> Verdict {
     let mut violations = judge.violations().to_vec();
     violations.extend(complaints);
-    Verdict { violations, timeline: judge.timeline().to_vec(), reboots: judge.reboots(), gaps: log.lists().saturating_sub(3) }
+    Verdict {
+        violations,
+        timeline: judge.timeline().to_vec(),
+        reboots: judge.reboots(),
+        gaps: log.lists().saturating_sub(3),
+    }
 }
 
 fn revision<K: Resource>(object: &K) -> u64 {

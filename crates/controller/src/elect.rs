@@ -5,10 +5,6 @@
 
 use std::{future::pending, time::Duration};
 
-use crate::{
-    Now,
-    lease::{self, Decision, Elector, Terms},
-};
 use anyhow::{Result, bail};
 use futures::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
@@ -17,6 +13,10 @@ use kube::{
     Api, Client,
     api::PostParams,
     runtime::{WatchStreamExt as _, watcher},
+};
+use reboot_core::{
+    Now,
+    lease::{self, Decision, Elector, Terms},
 };
 use reboot_runtime::{
     call::{CallError, call_within},

@@ -158,10 +158,11 @@ impl Elector {
     }
 
     /// The Lease without its holder, to be written once the work has stopped, so that another can take it at once. None
-    /// when the Lease is not held. The Elector is a candidate afterwards.
+    /// when the Lease is not held. The Elector is done afterwards: it knows of no holder.
     pub fn release(&mut self, now: Now) -> Option<Lease> {
         self.renewed = None;
         let mut lease = self.last_seen().filter(|seen| self.is_mine(seen))?.lease.clone();
+        self.view = View::Unknown { outdated: None };
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);

@@ -28,7 +28,7 @@ pub mod annotations;
 pub mod drain;
 pub mod ids;
 pub mod ledger;
-// pub mod lease;
+pub mod lease;
 pub mod node;
 pub mod plan;
 pub mod quota;

@@ -89,6 +89,8 @@ pub struct Plan {
 /// The fleet in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
+    /// All nodes.
+    pub nodes: usize,
     /// Selected nodes.
     pub selected: usize,
     /// Slots that the quota allows.
@@ -180,7 +182,8 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
 }
 
 fn census(view: &ClusterView<'_>, policy: &Policy, capacity: &Capacity) -> Census {
-    let mut census = Census { limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
+    let mut census =
+        Census { nodes: view.nodes.len(), limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
     for node in view.nodes {
         census.malformed += node.malformed().count();
         census.selected += usize::from(policy.selector.matches(&node.labels));

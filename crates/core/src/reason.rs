@@ -110,17 +110,9 @@ impl WaitReason {
         }
     }
 
-    /// Whether a person should look: the wait does not end by the operator's own work.
-    pub fn needs_attention(&self) -> bool {
-        matches!(
-            self,
-            Self::NoAgent
-                | Self::AgentIncompatible { .. }
-                | Self::Malformed { .. }
-                | Self::SlotsCapped
-                | Self::LedgerLost { .. }
-                | Self::QuotaUsed { blocker: Some(_), .. }
-        )
+    /// Whether a wait for the reason with this code does not end by the operator's own work, so that a person should look.
+    pub fn code_needs_attention(code: &str) -> bool {
+        matches!(code, "NoAgent" | "AgentIncompatible" | "Malformed" | "SlotsCapped" | "LedgerLost")
     }
 }
 

@@ -170,7 +170,8 @@ fn with_status(mut step: Step, s: &Situation<'_>) -> Step {
     if let (None, Some(other)) = (&step.status, &s.host.other_manager) {
         step.status = Some(format!("Warning: {other} is active and reboots this node by its own rules; switch it off"));
     }
-    let differs = step.status != s.node.status;
+    let save_in = cycle::save_in(s);
+    let differs = step.status != s.node.status || save_in.is_some_and(|left| left.is_zero());
     let say = |patch: NodePatch| match &step.status {
         Some(text) => patch.set(key::STATUS, text),
         None => patch.remove(key::STATUS),
@@ -181,6 +182,11 @@ fn with_status(mut step: Step, s: &Situation<'_>) -> Step {
             Some(ago) if ago < STATUS_INTERVAL => step = step.wake_in(STATUS_INTERVAL.saturating_sub(ago)),
             _ => step.action = Action::Write(say(cycle::with_spent(NodePatch::default(), s)), None),
         },
+        Action::Wait => {
+            if let Some(left) = save_in {
+                step = step.wake_in(left);
+            }
+        }
         _ => {}
     }
     step

@@ -33,7 +33,7 @@ pub struct Request {
 /// # Errors
 /// When the file cannot be read or a full line is not an audit event.
 pub fn read(path: &Path) -> Result<Vec<Request>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {path:?}"))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let full = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut by_id = BTreeMap::new();
     for line in full.lines() {

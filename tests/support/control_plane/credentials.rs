@@ -25,13 +25,13 @@ impl Credentials {
     /// Writes `tokens.csv` and a kubeconfig per user below `dir`.
     pub(super) fn create(dir: &Path, port: u16) -> Result<Self> {
         let this = Self { dir: dir.to_owned(), port };
-        let mut table = String::new();
+        let mut table = Vec::new();
         for user in USERS {
             let token = random_uuid()?;
-            table += &format!("{token},{user},{user},system:masters\n");
+            table.push(format!("{token},{user},{user},system:masters\n"));
             this.write_kubeconfig(user, &token)?;
         }
-        std::fs::write(dir.join("tokens.csv"), table).context("writing the static tokens")?;
+        std::fs::write(dir.join("tokens.csv"), table.concat()).context("writing the static tokens")?;
         Ok(this)
     }
 
@@ -48,25 +48,25 @@ impl Credentials {
     pub(super) fn write_kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
         let path = self.kubeconfig_path(name);
         let server = format!("https://127.0.0.1:{}", self.port);
-        let cluster =
-            json!({"server": server, "certificate-authority": self.ca(), "tls-server-name": "kubernetes"});
+        let cluster = json!({"server": server, "certificate-authority": self.ca(), "tls-server-name": "kubernetes"});
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
             "clusters": [{"name": "testbed", "cluster": cluster}],
             "users": [{"name": name, "user": {"token": token}}],
             "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": name}}],
         });
-        std::fs::write(&path, format!("{text:#}\n")).with_context(|| format!("writing {path:?}"))?;
+        std::fs::write(&path, format!("{text:#}\n")).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
 }
 
-/// A client that reports every answer as it is: kube's own retries would hide a PDB's refusal.
-pub(super) async fn client(kubeconfig: &Path) -> Result<Client> {
-    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {kubeconfig:?}"))?;
+/// A client of whoever the kubeconfig names. It reports every answer as it is: kube's own retries would hide a PDB's
+/// refusal.
+pub async fn client_from(kubeconfig: &Path) -> Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
         .await
-        .with_context(|| format!("loading {kubeconfig:?}"))?;
+        .with_context(|| format!("loading {}", kubeconfig.display()))?;
     config.default_retry = false;
     Client::try_from(config).context("building a client")
 }

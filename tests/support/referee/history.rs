@@ -126,7 +126,9 @@ impl From<&Node> for NodeSeen {
             boot_id: boot_id.unwrap_or_default(),
             ready,
             cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
-            notes: notes.filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), value.clone()))).collect(),
+            notes: notes
+                .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), value.clone())))
+                .collect(),
         }
     }
 }

@@ -130,7 +130,8 @@ impl Judge {
             (!seen.ready).then(|| "not Ready".to_owned()),
             (seen.cordoned && !foreign).then(|| "still cordoned".to_owned()),
         ];
-        let notes: Vec<_> = seen.notes.keys().filter(|key| !allowed(key)).map(|key| format!("still has {key}")).collect();
+        let notes: Vec<_> =
+            seen.notes.keys().filter(|key| !allowed(key)).map(|key| format!("still has {key}")).collect();
         state.into_iter().flatten().chain(notes)
     }
 
@@ -197,10 +198,10 @@ impl Judge {
             return;
         }
         if !down.cordoned {
-            self.violate(at, format!("{name} was rebooted without being cordoned"));
+            self.violate(at, &format!("{name} was rebooted without being cordoned"));
         }
         if !down.pods.is_empty() && !self.undrained.contains(name) {
-            self.violate(at, format!("{name} was rebooted with pods on it: {}", down.pods.join(", ")));
+            self.violate(at, &format!("{name} was rebooted with pods on it: {}", down.pods.join(", ")));
         }
     }
 
@@ -211,12 +212,12 @@ impl Judge {
             return;
         }
         if self.foreign_cordons.contains(&seen.name) {
-            self.violate(at, format!("{} was uncordoned, but a person had cordoned it", seen.name));
+            self.violate(at, &format!("{} was uncordoned, but a person had cordoned it", seen.name));
         }
         let back = |down: &Down| seen.ready && seen.boot_id != down.boot_id;
         if record.down.as_ref().is_some_and(|down| !back(down)) && !self.broken.contains(&seen.name) {
             let text = format!("{} was uncordoned before it was Ready under a new boot ID", seen.name);
-            self.violate(at, text);
+            self.violate(at, &text);
         }
     }
 
@@ -226,7 +227,7 @@ impl Judge {
         if out.len() > self.quota {
             let names: Vec<_> = out.iter().map(|record| record.seen.name.as_str()).collect();
             let text = format!("{newcomer} is one too many for a quota of {}: {}", self.quota, names.join(", "));
-            self.violate(at, text);
+            self.violate(at, &text);
         }
     }
 
@@ -244,11 +245,13 @@ impl Judge {
             let left = self.pods.values().filter(|other| other.available && pdb.protects(other)).count();
             if left < pdb.bound {
                 let (pod, pdb, bound) = (pod_name(pod), &pdb.name, pdb.bound);
-                texts.push(format!("{pod} was taken from the PDB {pdb}: {left} available pods are left, it demands {bound}"));
+                texts.push(format!(
+                    "{pod} was taken from the PDB {pdb}: {left} available pods are left, it demands {bound}"
+                ));
             }
         }
         for text in texts {
-            self.violate(at, text);
+            self.violate(at, &text);
         }
         self.tell(at, &pod_name(pod), format!("deleted on {}", pod.node));
     }
@@ -281,7 +284,7 @@ impl Judge {
         self.timeline.push(Moment { at, subject: subject.to_owned(), what: what.into() });
     }
 
-    fn violate(&mut self, at: At, text: String) {
+    fn violate(&mut self, at: At, text: &str) {
         self.violations.push(format!("{} (revision {}): {text}", clock(at.time), at.revision));
     }
 }

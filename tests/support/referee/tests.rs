@@ -28,7 +28,9 @@ impl Story {
         };
         let nodes = vec![node("a"), node("b"), node("c")];
         let mut story = Self { events: Vec::new(), nodes: nodes.clone() };
-        nodes.into_iter().for_each(|node| story.push(Event::Node(node)));
+        for node in nodes {
+            story.push(Event::Node(node));
+        }
         story
     }
 
@@ -133,7 +135,7 @@ fn check_end(story: &Story, expect: &Expect, expected: &[&str]) {
 }
 
 fn telling(judge: &Judge) -> String {
-    judge.timeline().iter().map(|moment| format!("{moment}\n")).collect()
+    judge.timeline().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -289,7 +291,11 @@ fn what_is_missing_at_the_end_is_named() {
     let once = Expect::rebooted_once(["a"]);
     check_end(&Story::new().cycle("a"), &once, &[]);
     check_end(&Story::new(), &once, &["a: rebooted 0 times, expected 1"]);
-    check_end(&Story::new().cycle("a").cordon("a").up("a", "3").uncordon("a"), &once, &["a: rebooted 2 times, expected 1"]);
+    check_end(
+        &Story::new().cycle("a").cordon("a").up("a", "3").uncordon("a"),
+        &once,
+        &["a: rebooted 2 times, expected 1"],
+    );
     check_end(&Story::new().cycle("a").cycle("b"), &once, &["b: rebooted 1 times, expected 0"]);
     check_end(&Story::new().cycle("a").cordon("a"), &once, &["a: still cordoned"]);
     check_end(&Story::new().cycle("a").down("a"), &once, &["a: not Ready"]);
@@ -301,7 +307,11 @@ fn what_is_missing_at_the_end_is_named() {
     check_end(&left, &once.clone().may_keep("reboot-request"), &[]);
     let cordoned = Story::new().declare(Declaration::ForeignCordon("a".to_owned())).cordon("a").up("a", "2");
     check_end(&cordoned, &once, &[]);
-    check_end(&Story::new().cycle("a").cordon("a").up("a", "3"), &Expect::default().rebooted("a", 2), &["a: still cordoned"]);
+    check_end(
+        &Story::new().cycle("a").cordon("a").up("a", "3"),
+        &Expect::default().rebooted("a", 2),
+        &["a: still cordoned"],
+    );
 }
 
 #[test]

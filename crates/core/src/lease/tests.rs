@@ -260,6 +260,7 @@ fn only_the_holder_has_something_to_release() {
         elector.observe(seen, Duration::ZERO);
         let lease = elector.release(at(9));
         assert_eq!(lease.is_some(), released);
+        assert_ne!(elector.holder(), Some("me"));
         if let Some(spec) = lease.and_then(|lease| lease.spec) {
             assert_eq!((spec.holder_identity, spec.lease_duration_seconds), (None, Some(1)));
             assert_eq!(spec.lease_transitions, Some(7));

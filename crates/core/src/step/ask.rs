@@ -13,12 +13,21 @@ use crate::values::{InProgress, LastReboot, Outcome, PROTOCOL, Permission, Phase
 const OWN: &str = "update_engine: ";
 
 pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
+    let confirmed = s.node.boot == Some(boot);
+    let step = decide(s, boot, confirmed);
+    match step.action {
+        // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest.
+        Action::Wait if confirmed && s.node.cordon_is_ours() => Step { action: Action::Write(tidy(s), None), ..step },
+        _ => step,
+    }
+}
+
+fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
     if let Some(why) = s.node.permission.malformed() {
         // Not permission, and not absence either: nothing is granted over it and nothing else is done.
         return Step::wait(format!("Stopped: annotation {} is malformed: {why}; correct or remove it", key::REBOOT));
     }
     let earlier = s.node.compatible_request().filter(|request| request.boot != boot);
-    let confirmed = s.node.boot == Some(boot);
     if let Some(request) = earlier {
         return if confirmed { found_rebooted(s, request) } else { mismatch() };
     }
@@ -134,8 +143,8 @@ fn answer(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
     if !confirmed {
         return mismatch();
     }
-    let too_early = s.policy.min_uptime.saturating_sub(s.host.uptime);
-    if s.node.request.is_absent() && !too_early.is_zero() {
+    let too_early = too_early(s);
+    if s.node.compatible_request().is_none() && !too_early.is_zero() {
         return Step::wait(format!("Waiting until the machine has been up for {}s", s.policy.min_uptime.as_secs()))
             .wake_in(too_early);
     }
@@ -150,16 +159,29 @@ fn answer(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
     write_if_any(patch)
 }
 
+/// How long it is too early for an answer; zero: no longer.
+fn too_early(s: &Situation<'_>) -> Duration {
+    s.policy.min_uptime.saturating_sub(s.host.uptime)
+}
+
+/// Whether an ask may be answered for the first time under this boot.
+pub(super) fn may_answer(s: &Situation<'_>) -> bool {
+    s.host.boot.is_some() && s.node.boot == s.host.boot && too_early(s).is_zero()
+}
+
 /// Nobody asks: what we wrote is removed.
 fn withdraw(s: &Situation<'_>) -> Step {
-    let mut patch = tidy(s);
+    write_if_any(unasked(s, tidy(s)))
+}
+
+pub(super) fn unasked(s: &Situation<'_>, mut patch: NodePatch) -> NodePatch {
     if s.node.needed.is_some() {
         patch = patch.remove(key::NEEDED);
     }
     if !s.node.request.is_absent() {
         patch = patch.remove(key::REQUEST);
     }
-    write_if_any(patch)
+    patch
 }
 
 fn write_if_any(patch: NodePatch) -> Step {
@@ -181,8 +203,9 @@ fn own_words(engine: &Engine) -> String {
 pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source>, given_back: u32) -> Request {
     let before = s.node.compatible_request();
     let attempts = before.map_or(0, |request| request.attempts).saturating_add(given_back);
-    // Who asks anew is not held to what held the others back.
-    let kept = before.filter(|request| given_back == 0 && request.sources == sources);
+    // A person who asks anew is not held to what held update_engine back.
+    let person_joins = |request: &Request| is_by_person(&sources) && !is_by_person(&request.sources);
+    let kept = before.filter(|request| given_back == 0 && !person_joins(request));
     let kept = kept.and_then(|request| request.not_before);
     let backoff = (given_back > 0).then(|| s.now.wall_after(attempt_delay(attempts)));
     let update_only = sources == [Source::UpdateEngine];
@@ -197,6 +220,10 @@ pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source
         attempts,
         not_before: [kept, backoff, not_taken].into_iter().flatten().max(),
     }
+}
+
+fn is_by_person(sources: &[Source]) -> bool {
+    sources.contains(&Source::Person)
 }
 
 /// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h.

@@ -10,12 +10,15 @@ use crate::reason::EndReason;
 use crate::values::{InProgress, LastReboot, Outcome, Permission, Phase};
 
 pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
-    match progress.phase {
-        Phase::Draining => match reason_to_stop(s, progress) {
-            Some(reason) => give_back(s, progress, reason, None),
-            None => drain_on(s, progress),
-        },
-        Phase::Rebooting => call_logind(s, progress),
+    if progress.phase == Phase::Rebooting {
+        return call_logind(s, progress);
+    }
+    if let Some(committed) = s.memory.cycle(s.node).filter(|known| known.phase == Phase::Rebooting) {
+        return restore(committed);
+    }
+    match reason_to_stop(s, progress) {
+        Some(reason) => give_back(s, progress, reason, None),
+        None => drain_on(s, progress),
     }
 }
 
@@ -24,12 +27,14 @@ pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
 pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress) -> Step {
     match lost.phase {
         Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
-        Phase::Rebooting => {
-            let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
-            let note = Note { warning: true, reason: "Restored", text };
-            Step::new(Action::Write(NodePatch::default().set(key::IN_PROGRESS, lost), Some(note)))
-        }
+        Phase::Rebooting => restore(lost),
     }
+}
+
+fn restore(committed: &InProgress) -> Step {
+    let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
+    let note = Note { warning: true, reason: "Restored", text };
+    Step::new(Action::Write(NodePatch::default().set(key::IN_PROGRESS, committed), Some(note)))
 }
 
 /// What ends a drain before its time, foreign changes first.
@@ -67,7 +72,7 @@ fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     if left.is_zero() {
         return match s.policy.on_drain_timeout {
             OnDrainTimeout::GiveUp => give_back(s, progress, EndReason::DrainTimedOut, Some(status)),
-            OnDrainTimeout::Reboot if s.fresh => commit(s, progress),
+            OnDrainTimeout::Reboot if s.fresh && s.host.pods.is_some() => commit(s, progress),
             OnDrainTimeout::Reboot => refresh("Draining: timed out; rebooting with the pods that are left"),
         };
     }
@@ -126,15 +131,18 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
 
 /// Ends a cycle without a reboot: our cordon goes, the permission goes, and the request says when to try again.
 ///
-/// A pause is no failure of the cycle: nothing is held back for it, and it never takes a person's `now` away.
+/// A pause is no failure of the cycle: nothing is held back for it, and it never takes a person's `now` away. A
+/// malformed permission stays, so that it is reported.
 pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndReason, detail: Option<String>) -> Step {
     let paused = reason == EndReason::Paused;
     let sources = ask::asking(s);
     let mut patch = NodePatch::default().remove(key::IN_PROGRESS).uncordon_if(s.node.cordon_is_ours());
-    if !(paused && is_forced(s)) {
+    if s.node.permission.get().is_some() && !(paused && is_forced(s)) {
         patch = patch.remove(key::REBOOT);
     }
-    if !sources.is_empty() && s.node.compatible_request().is_some() {
+    if sources.is_empty() {
+        patch = ask::unasked(s, patch);
+    } else if s.node.compatible_request().is_some() || ask::may_answer(s) {
         let answer = ask::wanted_answer(s, progress.id.boot, sources, u32::from(!paused));
         patch = patch.set(key::REQUEST, answer);
     }
@@ -159,6 +167,17 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
     let mut step = Step::new(Action::Write(patch.set(key::LAST_REBOOT, last), Some(note)));
     step.status = Some(text);
     step
+}
+
+/// How often the time spent draining is written down when nothing else is: so much longer may a drain take that the
+/// agent's restarts interrupt.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long until the time spent draining is to be written down; `None` where nothing drains.
+pub(super) fn save_in(s: &Situation<'_>) -> Option<Duration> {
+    let progress = s.node.in_progress.get().filter(|progress| progress.phase == Phase::Draining)?;
+    let saved = Duration::from_secs(progress.spent_seconds);
+    Some(saved.saturating_add(SAVE_INTERVAL).saturating_sub(s.memory.spent(s.now)))
 }
 
 /// Adds the time spent draining, so that a restarted agent keeps to the same deadline.

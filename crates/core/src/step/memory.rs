@@ -38,6 +38,7 @@ pub struct Memory {
 struct Cycle {
     uid: String,
     progress: InProgress,
+    spent_before: Duration,
     joined: Duration,
     evictions: BTreeMap<String, Eviction>,
     call: Call,
@@ -78,6 +79,19 @@ pub(super) enum EvictionStanding<'a> {
     Refused(&'a str, Duration),
 }
 
+impl Cycle {
+    fn joined(node: &NodeView, progress: &InProgress, now: Now) -> Self {
+        Self {
+            uid: node.uid.clone(),
+            progress: progress.clone(),
+            spent_before: Duration::from_secs(progress.spent_seconds),
+            joined: now.mono,
+            evictions: BTreeMap::new(),
+            call: Call::default(),
+        }
+    }
+}
+
 impl Memory {
     /// Takes the Node in: a cycle seen there is the one that this process takes part in. To be called before
     /// [`super::step`], with every view of the Node.
@@ -91,13 +105,13 @@ impl Memory {
         }
         let Some(progress) = node.in_progress.get() else { return };
         match &mut self.cycle {
-            Some(cycle) if cycle.progress.id == progress.id => cycle.progress = progress.clone(),
-            _ => {
-                let (uid, progress) = (node.uid.clone(), progress.clone());
-                let spent = Duration::from_secs(progress.spent_seconds);
-                let joined = now.mono.saturating_sub(spent);
-                self.cycle = Some(Cycle { uid, progress, joined, evictions: BTreeMap::new(), call: Call::default() });
+            Some(cycle) if cycle.progress.id == progress.id => {
+                // What was said past the point of no return stays said, whatever the Node shows now.
+                if cycle.progress.phase == Phase::Draining || progress.phase == Phase::Rebooting {
+                    cycle.progress = progress.clone();
+                }
             }
+            _ => self.cycle = Some(Cycle::joined(node, progress, now)),
         }
     }
 
@@ -148,7 +162,8 @@ impl Memory {
 
     /// How long the cycle has been draining, over all runs of the agent.
     pub fn spent(&self, now: Now) -> Duration {
-        self.cycle.as_ref().map(|cycle| now.mono.saturating_sub(cycle.joined)).unwrap_or_default()
+        let spent = |cycle: &Cycle| cycle.spent_before.saturating_add(now.mono.saturating_sub(cycle.joined));
+        self.cycle.as_ref().map(spent).unwrap_or_default()
     }
 
     pub(super) fn since_last_write(&self, now: Now) -> Option<Duration> {

@@ -1,0 +1,200 @@
+//! Carries out the actions of a plan. Every choice is made by [`reboot_core`], on what is read here.
+
+use reboot_core::Now;
+use reboot_core::annotations::{self as key, NodePatch};
+use reboot_core::ledger::{self, Ledger, LedgerState, Slot, Verdict, Withdrawal};
+use reboot_core::node::NodeView;
+use reboot_core::plan::{Action, Memory, Policy};
+use reboot_core::values::Waiting;
+use reboot_runtime::call::CallError;
+use tracing::{info, warn};
+
+use crate::nodes::Nodes;
+use crate::slots::Slots;
+use crate::tell::Teller;
+
+/// What an action came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Something was written: plan anew.
+    Changed,
+    /// There was nothing to do after all, until something changes.
+    Nothing,
+}
+
+/// What actions are carried out with.
+pub struct Executor {
+    /// The Nodes.
+    pub nodes: Nodes,
+    /// The ledger.
+    pub slots: Slots,
+    /// The settings.
+    pub policy: Policy,
+    /// Who tells people.
+    pub teller: Teller,
+    /// Distinguishes this process's fences from every other's.
+    pub identity: String,
+    /// Distinguishes the fences of this process.
+    pub fences: u64,
+}
+
+impl Executor {
+    /// Carries out one action that was decided on these views.
+    ///
+    /// # Errors
+    /// The first call that fails. After it the views and the ledger may be stale.
+    pub async fn apply(
+        &mut self,
+        action: &Action,
+        views: &[NodeView],
+        memory: &mut Memory,
+        now: Now,
+    ) -> Result<Applied, CallError> {
+        let cached = || views.iter().find(|view| view.name == action.node());
+        match (action, cached()) {
+            (Action::Rebuild, _) => self.rebuild(now).await,
+            (Action::Settle(slot), _) => self.settle(slot, memory, now).await,
+            (Action::Adopt(name), _) => self.adopt(name, now).await,
+            (Action::Expel(name), _) => self.expel(name, now).await,
+            (Action::Grant(_), Some(node)) => self.grant(node, memory, now).await,
+            (Action::Explain(_, waiting), Some(node)) => self.explain(node, waiting.as_ref()).await,
+            (Action::Grant(_) | Action::Explain(..), None) => Ok(Applied::Nothing),
+        }
+    }
+
+    async fn ledger(&mut self) -> Result<Option<Ledger>, CallError> {
+        Ok(self.slots.state().await?.known().cloned())
+    }
+
+    /// The slot first, the Node second. Whatever becomes of the second write, the slot is there to be settled.
+    async fn grant(&mut self, node: &NodeView, memory: &mut Memory, now: Now) -> Result<Applied, CallError> {
+        let Some((ledger, id)) = self.ledger().await?.and_then(|ledger| ledger.with_grant(node, now)) else {
+            return Ok(Applied::Nothing);
+        };
+        self.slots.replace(&ledger).await?;
+        self.nodes.patch(node, &ledger::grant_patch(id)).await?;
+        memory.wrote_grant(id, now);
+        info!(node = node.name, %id, "granted a reboot");
+        self.teller.granted(node, id);
+        Ok(Applied::Changed)
+    }
+
+    /// Judges a slot by its Node, read after the slot was.
+    async fn settle(&mut self, slot: &Slot, memory: &Memory, now: Now) -> Result<Applied, CallError> {
+        let Some(ledger) = self.ledger().await?.filter(|ledger| ledger.slot(&slot.node) == Some(slot)) else {
+            return Ok(Applied::Changed);
+        };
+        let node = self.nodes.read(&slot.node).await?;
+        match ledger::judge(slot, node.as_ref(), memory.handover(slot, &self.policy, now)) {
+            Verdict::Keep => return Ok(Applied::Nothing),
+            Verdict::Free(evidence) => info!(%slot, "freed a slot: {evidence}"),
+            Verdict::Withdraw(why) => {
+                let Some(node) = &node else { return Ok(Applied::Nothing) };
+                self.fence(node, why, now).await?;
+                info!(%slot, "withdrew a grant: {why}");
+                self.teller.withdrew(node, why);
+            }
+        }
+        self.slots.replace(&ledger.without(&slot.node)).await?;
+        Ok(Applied::Changed)
+    }
+
+    /// Makes every earlier write to the Node stale.
+    async fn fence(&mut self, node: &NodeView, why: Withdrawal, now: Now) -> Result<(), CallError> {
+        self.fences += 1;
+        let fence = format!("{}.{}.{}", self.identity, now.wall, self.fences);
+        let fenced = self.nodes.patch(node, &ledger::withdraw_patch(node, why, &fence, now)).await?;
+        if fenced.resource_version == node.resource_version {
+            // A write that changes nothing fences nothing. A fresh value always changes something.
+            return Err(CallError::Unknown(format!("fencing {}: its resourceVersion stayed the same", node.name)));
+        }
+        Ok(())
+    }
+
+    async fn adopt(&mut self, name: &str, now: Now) -> Result<Applied, CallError> {
+        let Some(ledger) = self.ledger().await? else { return Ok(Applied::Changed) };
+        let node = self.nodes.read(name).await?;
+        let Some(slot) = node.and_then(|node| ledger::adoption(&node, ledger.slot(name), now)) else {
+            return Ok(Applied::Nothing);
+        };
+        info!(%slot, "took a cycle into the ledger");
+        self.slots.replace(&ledger.with(slot)).await?;
+        Ok(Applied::Changed)
+    }
+
+    async fn expel(&mut self, name: &str, now: Now) -> Result<Applied, CallError> {
+        let Some(ledger) = self.ledger().await? else { return Ok(Applied::Changed) };
+        match self.nodes.read(name).await? {
+            Some(node) if ledger::is_stray(&node, ledger.slot(name)) => {
+                warn!(node = name, "removing a grant that the ledger knows nothing of");
+                self.fence(&node, Withdrawal::NotWritten, now).await?;
+                Ok(Applied::Changed)
+            }
+            _ => Ok(Applied::Nothing),
+        }
+    }
+
+    async fn explain(&mut self, node: &NodeView, waiting: Option<&Waiting>) -> Result<Applied, CallError> {
+        let patch = match waiting {
+            Some(waiting) => NodePatch::default().set(key::WAITING, waiting),
+            None => NodePatch::default().remove(key::WAITING),
+        };
+        match self.nodes.patch(node, &patch).await {
+            Ok(_) => {
+                if let Some(waiting) = waiting {
+                    info!(node = node.name, reason = waiting.reason, "waits: {}", waiting.message);
+                    self.teller.waits(node, waiting);
+                }
+                Ok(Applied::Changed)
+            }
+            // Somebody wrote to the Node in between; what it waits for is seen again when that change arrives.
+            Err(CallError::Conflict(_) | CallError::Gone(_)) => Ok(Applied::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a lost ledger good: takes in every grant that stands, makes every one that may be under way stale, and
+    /// only then completes the ledger at the version that was read before all that.
+    async fn rebuild(&mut self, now: Now) -> Result<Applied, CallError> {
+        self.slots.forget();
+        let lost = match self.slots.state().await? {
+            LedgerState::Known(_) => return Ok(Applied::Changed),
+            LedgerState::Lost(lost) => lost,
+        };
+        warn!("rebuilding the ledger of slots: {}", lost.why);
+        let version = match lost.version {
+            Some(version) => version,
+            None => match self.slots.create().await? {
+                LedgerState::Lost(ledger::Lost { version: Some(version), .. }) => version,
+                _ => return Ok(Applied::Changed),
+            },
+        };
+        let mut slots = Vec::new();
+        for node in self.nodes.list().await? {
+            slots.extend(self.take_in_or_fence(node, now).await?);
+        }
+        info!(slots = slots.len(), "rebuilt the ledger of slots");
+        self.slots.replace(&Ledger::complete(version, slots)).await?;
+        Ok(Applied::Changed)
+    }
+
+    /// Reads and decides again for as long as the Node changes under it: each time because somebody else got on.
+    async fn take_in_or_fence(&mut self, mut node: NodeView, now: Now) -> Result<Option<Slot>, CallError> {
+        loop {
+            let slot = ledger::taken_in(&node, now);
+            let asks = node.needed.is_some() || !node.permission.is_absent();
+            if slot.is_some() || !asks {
+                return Ok(slot);
+            }
+            match self.fence(&node, Withdrawal::NotWritten, now).await {
+                Ok(()) => return Ok(None),
+                Err(CallError::Conflict(_)) => match self.nodes.read(&node.name).await? {
+                    Some(fresh) => node = fresh,
+                    None => return Ok(None),
+                },
+                Err(CallError::Gone(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The controller's loop: look, plan ([`reboot_core::plan`]), carry the plan out, and again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use reboot_core::Now;
+use reboot_core::plan::{Action, ClusterView, Memory, plan};
+use reboot_runtime::call::CallError;
+use reboot_runtime::probes::Liveness;
+use reboot_runtime::shutdown::Shutdown;
+use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
+
+use crate::apply::{Applied, Executor};
+use crate::elect::Leadership;
+use crate::metrics::Metrics;
+
+/// How many reasons are written before the loop looks again whether somebody can be granted.
+const EXPLAIN_AT_ONCE: usize = 10;
+
+/// After a failed call the loop looks again after 0.5 s, doubling to 30 s, or as soon as something changes.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What the loop works with.
+pub struct Reconciler {
+    /// Carries plans out.
+    pub executor: Executor,
+    /// The node that this controller runs on.
+    pub home: Option<String>,
+    /// Whether this process may write.
+    pub leadership: watch::Receiver<Leadership>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Asked whether the loop turns.
+    pub liveness: Liveness,
+    /// Sent, by being dropped with the loop, when no work is under way any more.
+    pub stopped: oneshot::Sender<()>,
+}
+
+struct State {
+    memory: Memory,
+    failures: u32,
+    started: Instant,
+    led: bool,
+}
+
+impl State {
+    fn now(&self) -> Now {
+        Now { mono: self.started.elapsed(), wall: jiff::Timestamp::now() }
+    }
+
+    fn retry_delay(&self) -> Duration {
+        let (first, longest) = RETRY;
+        first.saturating_mul(1 << self.failures.saturating_sub(1).min(10)).min(longest)
+    }
+}
+
+impl Reconciler {
+    /// Runs until the process is asked to end.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
+        let mut state = State { memory: Memory::default(), failures: 0, started: Instant::now(), led: false };
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            () = wait_listed(&self.executor, &self.liveness) => {}
+        }
+        while !shutdown.is_requested() {
+            let delay = if self.leads(&mut state) { self.turn(&mut state, &shutdown).await } else { None };
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = self.something(delay) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this process leads; a new leader believes nothing that it knew before.
+    fn leads(&mut self, state: &mut State) -> bool {
+        let leads = *self.leadership.borrow_and_update() == Leadership::Leader;
+        self.metrics.leader.set(i64::from(leads));
+        if leads && !state.led {
+            info!("leading");
+            self.executor.slots.forget();
+            state.memory = Memory::default();
+        }
+        state.led = leads;
+        leads
+    }
+
+    /// Plans and acts until there is nothing left to do at once; returns after how long to look again.
+    async fn turn(&mut self, state: &mut State, shutdown: &Shutdown) -> Option<Duration> {
+        loop {
+            match self.plan_and_apply(state).await {
+                Ok((Applied::Changed, _)) => state.failures = 0,
+                Ok((Applied::Nothing, wake)) => {
+                    state.failures = 0;
+                    return wake;
+                }
+                Err(CallError::Conflict(answer)) => {
+                    // Somebody else got on; what was known is stale, and is read again.
+                    info!("{answer}: deciding again");
+                    self.executor.slots.forget();
+                    state.failures = state.failures.saturating_add(1);
+                    return Some(state.retry_delay());
+                }
+                Err(error) => {
+                    warn!("{error}");
+                    self.executor.slots.forget();
+                    state.failures = state.failures.saturating_add(1);
+                    return Some(state.retry_delay());
+                }
+            }
+            tokio::task::yield_now().await;
+            if shutdown.is_requested() || *self.leadership.borrow() != Leadership::Leader {
+                return None;
+            }
+        }
+    }
+
+    async fn plan_and_apply(&mut self, state: &mut State) -> Result<(Applied, Option<Duration>), CallError> {
+        let ledger = self.executor.slots.state().await?;
+        let views = self.executor.nodes.views();
+        let view = ClusterView { nodes: &views, ledger: &ledger, home: self.home.as_deref() };
+        let now = state.now();
+        state.memory.observe(&view, now);
+        let plan = plan(&view, &self.executor.policy, &state.memory, now);
+        self.metrics.show(&plan, now);
+        let (mut applied, mut explained) = (Applied::Nothing, 0);
+        for action in &plan.actions {
+            explained += usize::from(matches!(action, Action::Explain(..)));
+            if explained > EXPLAIN_AT_ONCE {
+                break;
+            }
+            let now = state.now();
+            if self.executor.apply(action, &views, &mut state.memory, now).await? == Applied::Changed {
+                applied = Applied::Changed;
+            }
+        }
+        Ok((applied, plan.wake))
+    }
+
+    /// Waits until there is something new to plan for.
+    async fn something(&mut self, delay: Option<Duration>) {
+        let later = async {
+            match delay {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => std::future::pending().await,
+            }
+        };
+        let leadership = async {
+            if self.leadership.changed().await.is_err() {
+                // The election has ended, which ends the process.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = self.liveness.turn() => {}
+            () = self.executor.nodes.changed() => {}
+            () = leadership => {}
+            () = later => {}
+        }
+    }
+}
+
+/// Waits for the first list of the Nodes, answering probes meanwhile.
+async fn wait_listed(executor: &Executor, liveness: &Liveness) {
+    let answering = async {
+        loop {
+            liveness.turn().await;
+        }
+    };
+    tokio::select! {
+        () = executor.nodes.listed() => {}
+        () = answering => {}
+    }
+}

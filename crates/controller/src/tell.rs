@@ -1,0 +1,44 @@
+//! What the controller tells people through Events on the Node.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use reboot_core::ids::GrantId;
+use reboot_core::ledger::Withdrawal;
+use reboot_core::node::NodeView;
+use reboot_core::reason::WaitReason;
+use reboot_core::values::Waiting;
+use reboot_runtime::events::{EventNote, Events};
+
+/// Hands Events in.
+#[derive(Clone, Debug)]
+pub struct Teller(Events);
+
+impl Teller {
+    /// Tells through these.
+    pub fn new(events: Events) -> Self {
+        Self(events)
+    }
+
+    pub(crate) fn granted(&self, node: &NodeView, id: GrantId) {
+        self.say(node, false, "RebootGranted", format!("Granted a reboot ({id})"));
+    }
+
+    pub(crate) fn withdrew(&self, node: &NodeView, why: Withdrawal) {
+        self.say(node, false, "GrantWithdrawn", format!("Withdrew the grant: {why}"));
+    }
+
+    pub(crate) fn waits(&self, node: &NodeView, waiting: &Waiting) {
+        let warning = WaitReason::code_needs_attention(&waiting.reason) || waiting.blocker.is_some();
+        self.say(node, warning, "RebootWaiting", format!("{}: {}", waiting.reason, waiting.message));
+    }
+
+    fn say(&self, node: &NodeView, warning: bool, reason: &str, note: String) {
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(node.name.clone()),
+            uid: Some(node.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.0.publish(EventNote { object, warning, reason: reason.to_owned(), action: "Reboot".to_owned(), note });
+    }
+}

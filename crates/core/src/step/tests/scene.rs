@@ -1,0 +1,303 @@
+//! One situation of the agent, written in short words, and a step as short words.
+
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+
+use crate::Now;
+use crate::annotations::{self as key, NodePatch};
+use crate::drain::{Fate, PodRef, PodView};
+use crate::ids::{BootId, GrantId, Serial};
+use crate::node::NodeView;
+use crate::step::*;
+use crate::values::{Answer, InProgress, LastReboot, Phase, Source, read_json};
+
+pub(super) const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
+pub(super) const OLD: &str = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91";
+
+/// What [`step`] decides on, owned, so that a test can let things happen to it.
+pub(super) struct Scene {
+    pub(super) node: NodeView,
+    pub(super) host: HostView,
+    pub(super) memory: Memory,
+    pub(super) policy: Policy,
+    pub(super) fresh: bool,
+    pub(super) seconds: u64,
+}
+
+/// The scene of these words, joined by a process that starts now and has written nothing for a while.
+pub(super) fn scene(words: &str) -> Scene {
+    let policy = Policy {
+        drain_timeout: Duration::from_secs(600),
+        on_drain_timeout: OnDrainTimeout::GiveUp,
+        min_uptime: Duration::from_secs(120),
+    };
+    let host = HostView {
+        boot: BOOT.parse().ok(),
+        os_version: Some("4081.2.0".into()),
+        uptime: Duration::from_secs(9999),
+        engine: Engine::Otherwise,
+        pods: None,
+        preparing_for_shutdown: None,
+        other_manager: None,
+    };
+    let mut scene = Scene { node: node(words), host, memory: Memory::default(), policy, fresh: false, seconds: 0 };
+    for word in words.split_whitespace() {
+        scene.set_host(word);
+    }
+    scene.memory.observe(&scene.node, scene.now());
+    scene
+}
+
+impl Scene {
+    pub(super) fn now(&self) -> Now {
+        let wall: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let mono = Duration::from_secs(self.seconds);
+        Now { mono, wall: wall.checked_add(mono).unwrap() }
+    }
+
+    /// The Node changes to these words; what the host is stays.
+    pub(super) fn then(mut self, words: &str) -> Self {
+        self.node = node(words);
+        for word in words.split_whitespace() {
+            self.set_host(word);
+        }
+        self.memory.observe(&self.node, self.now());
+        self
+    }
+
+    pub(super) fn after(mut self, seconds: u64) -> Self {
+        self.seconds += seconds;
+        self
+    }
+
+    /// The agent's process starts anew; its clock begins at zero again.
+    pub(super) fn restarted(mut self) -> Self {
+        (self.memory, self.seconds) = (Memory::default(), 0);
+        self.memory.observe(&self.node, self.now());
+        self
+    }
+
+    pub(super) fn called(mut self, reply: CallReply) -> Self {
+        self.memory.called(reply, self.now());
+        self
+    }
+
+    pub(super) fn evicted(mut self, pod: &str, reply: EvictReply) -> Self {
+        self.memory.evicting(pod);
+        self.memory.evicted(pod, reply, self.now());
+        self
+    }
+
+    pub(super) fn wrote(mut self) -> Self {
+        self.memory.wrote(self.now());
+        self
+    }
+
+    pub(super) fn step(&self) -> Step {
+        let Self { node, host, memory, policy, fresh, .. } = self;
+        step(&Situation { node, host, memory, policy, fresh: *fresh, now: self.now() })
+    }
+
+    fn set_host(&mut self, word: &str) {
+        let host = &mut self.host;
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("noboot", _) => host.boot = None,
+            ("up", seconds) => host.uptime = Duration::from_secs(seconds.parse().unwrap()),
+            ("engine", version) => host.engine = Engine::NeedsReboot(Some(version.into()).filter(|v: &String| !v.is_empty())),
+            ("quiet", _) => host.engine = Engine::Otherwise,
+            ("unheard", _) => host.engine = Engine::Unheard,
+            ("version", version) => host.os_version = Some(version.into()),
+            ("pods", names) => host.pods = Some(pods(names)),
+            ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
+            ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
+            ("fresh", _) => self.fresh = true,
+            ("stale", _) => self.fresh = false,
+            ("force-on-timeout", _) => self.policy.on_drain_timeout = OnDrainTimeout::Reboot,
+            _ => {}
+        }
+    }
+}
+
+/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet. Empty: none.
+fn pods(names: &str) -> Vec<PodView> {
+    let pod = |text: &str| {
+        let name = text.trim_end_matches(['!', '@']);
+        PodView {
+            pod: PodRef { namespace: "default".into(), name: name.into(), uid: name.into() },
+            fate: if text.ends_with('@') { Fate::LeaveDaemonSet } else { Fate::Evict },
+            terminating: text.ends_with('!'),
+        }
+    };
+    names.split('+').filter(|name| !name.is_empty()).map(pod).collect()
+}
+
+fn node(words: &str) -> NodeView {
+    let mut node = json!({
+        "metadata": { "name": "n1", "uid": "u1", "resourceVersion": "50", "annotations": {}, "managedFields": [] },
+        "spec": {},
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }],
+                    "nodeInfo": { "bootID": BOOT, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
+                                  "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "",
+                                  "osImage": "", "systemUUID": "" } },
+    });
+    for word in words.split_whitespace() {
+        set_node(&mut node, word);
+    }
+    NodeView::from(&serde_json::from_value::<Node>(node).unwrap())
+}
+
+fn set_node(node: &mut Value, word: &str) {
+    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+    let mut set = |key: &str, value: String| node["metadata"]["annotations"][key] = Value::String(value);
+    match name {
+        "asks" => {
+            set(key::NEEDED, "kernel".into());
+            set(key::REQUEST, request(BOOT, "person", value));
+        }
+        "own" => {
+            set(key::NEEDED, "update_engine: a reboot completes an update".into());
+            set(key::REQUEST, request(BOOT, "engine", value));
+        }
+        "both" => {
+            set(key::NEEDED, "kernel".into());
+            set(key::REQUEST, request(BOOT, "engine+person", value));
+        }
+        "needed" => set(key::NEEDED, value.into()),
+        "own-words" => set(key::NEEDED, "update_engine: a reboot completes an update".into()),
+        "request" => set(key::REQUEST, value.into()),
+        "request-of" => set(key::REQUEST, request(BOOT, value, "")),
+        "old-request" => set(key::REQUEST, request(OLD, value, "")),
+        "granted" => set(key::REBOOT, format!("{BOOT}.{value}")),
+        "spent" => set(key::REBOOT, format!("{OLD}.{value}")),
+        "now" => set(key::REBOOT, "now".into()),
+        "reboot" => set(key::REBOOT, value.replace('_', " ")),
+        "draining" | "rebooting" => set(key::IN_PROGRESS, in_progress(name, BOOT, value)),
+        "was-draining" | "was-rebooting" => set(key::IN_PROGRESS, in_progress(&name[4..], OLD, value)),
+        "in-progress" => set(key::IN_PROGRESS, value.into()),
+        "paused" => set(key::PAUSED, value.into()),
+        "status" => set(key::STATUS, value.replace('_', " ")),
+        "last" => set(key::LAST_REBOOT, last_reboot(value)),
+        "cordon" => {
+            node["spec"]["unschedulable"] = json!(true);
+            let owner = |manager| json!({ "manager": manager, "fieldsV1": { "f:spec": { "f:unschedulable": {} } } });
+            node["metadata"]["managedFields"] = value.split('+').map(owner).collect();
+        }
+        "uid" => node["metadata"]["uid"] = json!(value),
+        "kubelet-old" => node["status"]["nodeInfo"]["bootID"] = json!(OLD),
+        "down" => node["status"]["conditions"][0]["status"] = json!("Unknown"),
+        _ => {}
+    }
+}
+
+/// `details`: more fields as `field:number`, or `notBefore:HH` for that hour of the day of the tests.
+fn request(boot: &str, sources: &str, details: &str) -> String {
+    let sources: Vec<_> = sources.split('+').map(|who| who.replace("engine", "update_engine")).collect();
+    let mut value = json!({ "protocol": 1, "bootID": boot, "since": "2026-01-01T11:00:00Z", "sources": sources,
+                            "osVersion": "4081.2.0" });
+    for (field, number) in details.split('+').filter_map(|detail| detail.split_once(':')) {
+        value[field] = match field {
+            "notBefore" => json!(format!("2026-01-01T{number}:00:00Z")),
+            _ => json!(number.parse::<u64>().unwrap()),
+        };
+    }
+    value.to_string()
+}
+
+/// `value`: the serial, then `/` and the seconds spent, then `!` where the cordon is not of this cycle.
+fn in_progress(phase: &str, boot: &str, value: &str) -> String {
+    let (serial, spent) = value.trim_end_matches('!').split_once('/').unwrap_or((value.trim_end_matches('!'), "0"));
+    let spent: u64 = spent.parse().unwrap();
+    json!({ "phase": phase, "id": format!("{boot}.{serial}"), "since": "2026-01-01T11:59:00Z", "spentSeconds": spent,
+            "osVersion": "4081.2.0", "cordoned": !value.ends_with('!') })
+    .to_string()
+}
+
+/// `value`: the serial of the cycle, then `/` and how often in a row the version stayed the same.
+fn last_reboot(value: &str) -> String {
+    let (serial, same) = value.split_once('/').unwrap_or((value, "0"));
+    json!({ "id": format!("{BOOT}.{serial}"), "outcome": "gave-back", "reason": "Paused", "at": "2026-01-01T12:00:00Z",
+            "seconds": 1, "sameVersion": same.parse::<u32>().unwrap() })
+    .to_string()
+}
+
+/// The action in short words; `node` is what it was decided on.
+pub(super) fn in_words(action: &Action, node: &NodeView) -> String {
+    match action {
+        Action::Wait => "wait".into(),
+        Action::Refresh => "refresh".into(),
+        Action::Reboot => "reboot".into(),
+        Action::Evict(pods) => {
+            let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+            format!("evict {}", names.join(","))
+        }
+        Action::Write(patch, _) => format!("write {}", patch_in_words(patch, node)).trim_end().into(),
+    }
+}
+
+/// Every key that is touched is in the words, `reboot-status` apart: what is set first, then what is removed.
+fn patch_in_words(patch: &NodePatch, node: &NodeView) -> String {
+    let mut words: Vec<String> = Vec::new();
+    words.extend(match patch.unschedulable() {
+        Some(true) => Some("cordon".into()),
+        Some(false) => Some("uncordon".into()),
+        None => None,
+    });
+    let mut removed = Vec::new();
+    for (key, value) in patch.annotations().filter(|(key, _)| *key != key::STATUS) {
+        let short = key.trim_start_matches(key::PREFIX);
+        match value {
+            None => removed.push(format!("-{}", short.trim_start_matches("reboot-"))),
+            Some(value) => words.push(match key {
+                key::REQUEST => request_in_words(value),
+                key::IN_PROGRESS => in_progress_in_words(value, node),
+                key::LAST_REBOOT => last_in_words(value),
+                key::NEEDED => format!("needed={value:?}"),
+                _ => format!("set:{short}"),
+            }),
+        }
+    }
+    words.sort_unstable_by_key(|word| (word.starts_with("request"), word.clone()));
+    [words, removed].concat().join(" ")
+}
+
+fn request_in_words(text: &str) -> String {
+    let Field::Set(Answer::Compatible(request)) = Answer::read(Some(text)) else { return text.into() };
+    let name = |source: &Source| if *source == Source::Person { "person" } else { "engine" };
+    let sources: Vec<&str> = request.sources.iter().map(name).collect();
+    let until = request.not_before.map(|at| format!("@{at}").replace("2026-01-", "").replace(":00Z", ""));
+    format!("request:{}{}", sources.join("+"), until.unwrap_or_default())
+}
+
+fn in_progress_in_words(text: &str, node: &NodeView) -> String {
+    let Field::Set::<InProgress>(progress) = read_json(Some(text)) else { return text.into() };
+    let verb = match (&node.in_progress, progress.phase) {
+        (Field::Absent, Phase::Draining) => "start",
+        (Field::Set(before), Phase::Draining) if before.phase == Phase::Draining => {
+            return format!("spent:{}", progress.spent_seconds);
+        }
+        (Field::Set(_), Phase::Rebooting) => "commit",
+        (Field::Absent, Phase::Rebooting) => "restore",
+        _ => "unexpected",
+    };
+    format!("{verb}:{}{}", serial(progress.id), if progress.cordoned { "" } else { "!" })
+}
+
+fn serial(id: GrantId) -> String {
+    match id.serial {
+        Serial::Granted(number) => number.to_string(),
+        Serial::Forced(number) => format!("now-{number}"),
+    }
+}
+
+fn last_in_words(text: &str) -> String {
+    let Field::Set::<LastReboot>(last) = read_json(Some(text)) else { return text.into() };
+    let same = if last.same_version > 0 { format!("same={}", last.same_version) } else { String::new() };
+    match last.outcome {
+        crate::values::Outcome::Rebooted => format!("Rebooted{same}"),
+        crate::values::Outcome::FoundRebooted => format!("FoundRebooted{same}"),
+        crate::values::Outcome::GaveBack => {
+            let id = last.id.map(serial).unwrap_or_default();
+            format!("GaveBack:{id}:{}", last.reason.code())
+        }
+    }
+}
