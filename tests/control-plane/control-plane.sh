@@ -46,7 +46,7 @@ available() { [[ -x ${KUBEBUILDER_ASSETS:-/nowhere}/$1 || -x $dir/$1 ]]; }
 # Says where program $1 was found; assets are used whatever their version, but a difference is worth knowing.
 report() {
     local version asset=${KUBEBUILDER_ASSETS:-/nowhere}/$1 is='' note=''
-    read -r version _ < <(facts "$1")
+    read -r version _ <<<"$(facts "$1")"
     if [[ ! -x $asset ]]; then say "$1 $version: already there"; return; fi
     is=$(timeout 10 "$asset" --version 2>&1) || true # kubectl has no such flag, and any will do
     [[ $1 == kubectl || " $is " == *[!0-9.]"${version#v}"[!0-9.]* ]] || note=", though not $version, which the tests are made for"
@@ -67,9 +67,8 @@ run() {
 }
 stop() {
     trap - EXIT INT TERM HUP
-    # With SIGINT rather than SIGTERM, Go and curl remove their own temporary files.
-    if [[ -n $job ]]; then kill -INT -- "-$job" && wait "$job"; fi 2>/dev/null || true
-    rm -f "$dir"/.part.*
+    if [[ -n $job ]]; then kill -TERM -- "-$job" && wait "$job"; fi 2>/dev/null || true
+    rm -rf "$dir"/.part.*
     [[ $1 == 0 ]] || say "stopped; what was complete is kept in $dir, and the next run goes on from there"
     exit "$1"
 }
@@ -117,14 +116,15 @@ compile() {
         minor=${version#v1.}
         link+=" -X $at.gitVersion=$version -X $at.gitMajor=1 -X $at.gitMinor=${minor%%.*} -X $at.gitTreeState=clean"
     fi
-    CGO_ENABLED=0 GOWORK=off go build -C "$here" -mod=readonly -v -trimpath -ldflags "$link" -o "$out" "$package" 2>&1 |
-        progress "$name"
+    mkdir -p "$out.tmp" # an interrupted Go leaves its temporary files behind
+    CGO_ENABLED=0 GOWORK=off GOTMPDIR=$out.tmp go build -C "$here" -mod=readonly -v -trimpath -ldflags "$link" \
+        -o "$out" "$package" 2>&1 | progress "$name"
 }
 
 # Makes program $1: a download if it may be, else a build.
 make_one() {
     local name=$1 version package url began=$SECONDS part=$dir/.part.$1
-    read -r version package url < <(facts "$name")
+    read -r version package url <<<"$(facts "$name")"
     if ! download "$name" "$url" "$part"; then
         say "$name $version: building from Go modules ($why)"
         command -v go >/dev/null || die "$name: that takes Go, and there is none ($(awk '$1 == "go"' "$here/go.mod") or newer)"

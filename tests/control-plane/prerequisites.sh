@@ -53,15 +53,18 @@ package() {
     esac
 }
 
+# Installs the programs "$@" as far as the system has packages that will do.
 install() {
-    say "installing with $manager (INSTALL=no forbids it): $*"
+    local name found packages=() apt=(apt-get -qq -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=120)
+    say "missing: $*; looking for packages with $manager (INSTALL=no forbids it)"
+    [[ $manager != apt-get ]] || "${apt[@]}" update || return
+    for name; do read -ra found <<<"$(package "$name")" && packages+=("${found[@]}"); done
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+    say "installing ${packages[*]}"
     case $manager in
-    apt-get)
-        local options=(-qq -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=120)
-        apt-get "${options[@]}" update &&
-            DEBIAN_FRONTEND=noninteractive apt-get "${options[@]}" install --yes --no-install-recommends "$@" ;;
-    dnf) dnf --quiet --assumeyes --setopt=timeout=30 install "$@" ;;
-    esac >&2
+    apt-get) DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --yes --no-install-recommends "${packages[@]}" ;;
+    dnf) dnf --quiet --assumeyes --setopt=timeout=30 install "${packages[@]}" ;;
+    esac
 }
 
 # Says how to come by program $1.
@@ -80,11 +83,10 @@ for candidate in apt-get dnf; do
     if command -v "$candidate" >/dev/null; then manager=$candidate; break; fi
 done
 
-missing=() packages=()
+missing=()
 for name; do present "$name" || missing+=("$name"); done
-for name in "${missing[@]}"; do read -ra found < <(package "$name"; echo) && packages+=("${found[@]}"); done
-if [[ ${#packages[@]} -gt 0 && -n $manager && ${INSTALL:-yes} != no && $(id -u) == 0 ]]; then
-    install "${packages[@]}" || say "$manager failed"
+if [[ ${#missing[@]} -gt 0 && -n $manager && ${INSTALL:-yes} != no && $(id -u) == 0 ]]; then
+    install "${missing[@]}" >&2 || say "$manager failed"
     hash -r
 fi
 # Last, because making it may need what was just installed. This goes into the user's cache, not into the system.

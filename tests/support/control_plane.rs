@@ -22,10 +22,12 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client,
     api::{GetParams, PostParams},
-    runtime::wait::await_condition,
 };
 
-use crate::{call::within, process::Process};
+use crate::{
+    call::{until, within},
+    process::Process,
+};
 
 pub mod audit;
 mod binaries;
@@ -215,8 +217,7 @@ impl ControlPlane {
         // Before its namespace has this account, the API server refuses every pod.
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), "default");
         let exists = |account: Option<&ServiceAccount>| account.is_some();
-        let wait = await_condition(accounts, "default", exists);
-        within(START_LIMIT, "waiting for the default service account", wait).await.map(drop)
+        until(START_LIMIT, "waiting for the default service account", accounts, "default", exists).await.map(drop)
     }
 
     /// Returns once `/readyz` says yes. Polled: there is nothing to watch yet.

@@ -14,12 +14,11 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ListParams, ObjectMeta, PostParams},
-    runtime::wait::await_condition,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::call::within;
+use crate::call::{until, within};
 
 /// A Deployment of the tests and what goes with it. All of them live in the namespace `default`.
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ pub struct Workload {
 
 const CALL: Duration = Duration::from_secs(10);
 /// A few pods are Ready within a second; a thousand take a while.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 impl Workload {
     /// A Deployment with a PDB that lets one pod at a time go.
@@ -77,8 +76,7 @@ impl Workload {
             let status = deployment.and_then(|deployment| deployment.status.as_ref());
             status.and_then(|status| status.available_replicas) == Some(self.replicas)
         };
-        let wait = await_condition(deployments, name, available);
-        within(READY_LIMIT, format!("waiting for the pods of {name}"), wait).await?;
+        until(READY_LIMIT, format!("waiting for the pods of {name}"), deployments, name, available).await?;
         if self.max_unavailable.is_some() {
             self.undisrupted(client).await?;
         }
@@ -91,8 +89,8 @@ impl Workload {
             let status = pdb.and_then(|pdb| pdb.status.as_ref());
             status.is_some_and(|status| status.current_healthy == self.replicas && status.disruptions_allowed > 0)
         };
-        let wait = await_condition(api::<PodDisruptionBudget>(client), &self.name, healthy);
-        within(READY_LIMIT, format!("waiting for the PDB of {}", self.name), wait).await.map(drop)
+        let pdbs = api::<PodDisruptionBudget>(client);
+        until(READY_LIMIT, format!("waiting for the PDB of {}", self.name), pdbs, &self.name, healthy).await.map(drop)
     }
 
     /// Its pods, as the API server has them now.
@@ -118,13 +116,18 @@ pub async fn daemon_set(client: &Client, name: &str) -> Result<()> {
     let mut template = template(name, &[]);
     template["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
     let spec = json!({"selector": {"matchLabels": {"app": name}}, "template": template});
-    let sets: Api<DaemonSet> = create(client, name, json!({"spec": spec})).await?;
-    let everywhere = |set: Option<&DaemonSet>| {
+    let _: Api<DaemonSet> = create(client, name, json!({"spec": spec})).await?;
+    daemon_set_ready(client, "default", name, nodes).await
+}
+
+/// Waits until a `DaemonSet` has so many Ready pods.
+pub async fn daemon_set_ready(client: &Client, namespace: &str, name: &str, pods: usize) -> Result<()> {
+    let sets = Api::namespaced(client.clone(), namespace);
+    let ready = |set: Option<&DaemonSet>| {
         let status = set.and_then(|set| set.status.as_ref());
-        status.is_some_and(|status| usize::try_from(status.number_ready) == Ok(nodes))
+        status.is_some_and(|status| usize::try_from(status.number_ready) == Ok(pods))
     };
-    let wait = await_condition(sets, name, everywhere);
-    within(READY_LIMIT, format!("waiting for the pods of {name}"), wait).await.map(drop)
+    until(READY_LIMIT, format!("waiting for the pods of {name}"), sets, name, ready).await.map(drop)
 }
 
 /// Asks the API server to evict a pod of the namespace `default`; a refusal by a PDB is a `kube::Error::Api` with 429.

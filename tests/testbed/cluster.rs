@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, runtime::wait::await_condition};
+use kube::Api;
 use reboot_tests::{
+    call::until,
     nodes::FIRST_OS_VERSION,
     scratch::Scratch,
     sim::{Machine, Reboots, SimCluster, SimOptions},
 };
-use tokio::time::timeout;
 use zbus::{Connection, connection::Builder};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -31,8 +31,7 @@ async fn rebooted(cluster: &SimCluster, node: &str, from: &str) -> Node {
         let info = node.and_then(|node| node.status.as_ref()?.node_info.as_ref());
         info.is_some_and(|info| info.boot_id != from)
     };
-    let wait = await_condition(Api::all(cluster.client()), node, other);
-    timeout(LIMIT, wait).await.expect("the node reboots").unwrap().unwrap()
+    until(LIMIT, "the node reboots", Api::all(cluster.client()), node, other).await.unwrap().unwrap()
 }
 
 #[tokio::test]
@@ -54,8 +53,7 @@ async fn a_machine_reboots_into_the_update_when_logind_is_asked() {
         let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
         conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "False")
     };
-    let wait = await_condition(Api::all(cluster.client()), "node-1", not_ready);
-    timeout(LIMIT, wait).await.expect("the node goes down").unwrap();
+    until(LIMIT, "the node goes down", Api::all(cluster.client()), "node-1", not_ready).await.unwrap();
     assert!(!machine.is_up());
     machine.bring_back().await.unwrap();
     rebooted(&cluster, "node-1", &second).await;

@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: String,
 
-    /// D-Bus address of the host's system bus [default: DBUS_SYSTEM_BUS_ADDRESS, then the standard socket]
+    /// D-Bus address of the host's system bus [default: the standard socket]
     #[arg(long, value_name = "ADDRESS")]
     pub bus_address: Option<String>,
 

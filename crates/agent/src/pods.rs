@@ -70,10 +70,9 @@ const BUDGET: &str = "DisruptionBudget";
 
 fn sort(answer: Result<(), CallError>) -> EvictReply {
     match answer {
-        Ok(()) => EvictReply::Accepted,
-        // The pod is gone. (409 means that its name belongs to another pod now, or that two writes met: the watch of the
-        // pods tells which, so it is tried again like any other refusal.)
-        Err(CallError::Gone(_)) => EvictReply::Accepted,
+        // 404: the pod is gone. (409 means that its name belongs to another pod now, or that two writes met: the watch
+        // of the pods tells which, so it is tried again like any other refusal.)
+        Ok(()) | Err(CallError::Gone(_)) => EvictReply::Accepted,
         Err(error) => match error.cause(BUDGET) {
             Some(words) => EvictReply::Refused(format!("PodDisruptionBudget: {words}")),
             None => EvictReply::Refused(error.to_string()),

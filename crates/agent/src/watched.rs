@@ -47,7 +47,7 @@ where
             }
         }
         // The watcher's stream has no end; were it to end, nothing would change any more.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn apply(&mut self, event: &Event<K>) -> bool {

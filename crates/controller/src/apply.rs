@@ -187,12 +187,11 @@ impl Executor {
                 return Ok(slot);
             }
             match self.fence(&node, Withdrawal::NotWritten, now).await {
-                Ok(()) => return Ok(None),
+                Ok(()) | Err(CallError::Gone(_)) => return Ok(None),
                 Err(CallError::Conflict(_)) => match self.nodes.read(&node.name).await? {
                     Some(fresh) => node = fresh,
                     None => return Ok(None),
                 },
-                Err(CallError::Gone(_)) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }

@@ -19,7 +19,7 @@ use reboot_core::{
     lease::{self, Decision, Elector, Terms},
 };
 use reboot_runtime::{
-    call::{CallError, call_within},
+    call::{CallError, call_within, explain},
     shutdown::Shutdown,
 };
 use tokio::{
@@ -90,7 +90,10 @@ impl Candidate {
                 break;
             }
             let wake = match decision {
-                Decision::Lost => continue,
+                Decision::Lost => {
+                    warn!("lost the lease");
+                    continue;
+                }
                 Decision::Acquire(lease) | Decision::Renew(lease) => {
                     self.write(lease).await;
                     continue;
@@ -154,7 +157,7 @@ impl Candidate {
             Some(Ok(watcher::Event::Apply(lease))) => self.elector.observe(lease, mono),
             // The news may be old: a fresh read tells.
             Some(Ok(watcher::Event::Delete(_))) => self.events = watch_lease(&self.leases),
-            Some(Err(error)) => warn!("watching the lease: {error}"),
+            Some(Err(error)) => warn!("watching the lease: {}", explain(&error)),
             None => bail!("the watch of the lease ended"),
         }
         Ok(())

@@ -45,8 +45,8 @@ impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(id) = *self;
         let group = |shift: u32, bits: u32| (id >> shift) & ((1 << bits) - 1);
-        let (a, b, c, d, e) = (group(96, 32), group(80, 16), group(64, 16), group(48, 16), group(0, 48));
-        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+        write!(f, "{:08x}-{:04x}-", group(96, 32), group(80, 16))?;
+        write!(f, "{:04x}-{:04x}-{:012x}", group(64, 16), group(48, 16), group(0, 48))
     }
 }
 

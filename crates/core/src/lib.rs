@@ -24,11 +24,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod annotations;
-// pub mod audit;
+pub mod audit;
 pub mod drain;
 pub mod ids;
-pub mod ledger;
 pub mod lease;
+pub mod ledger;
 pub mod node;
 pub mod plan;
 pub mod quota;

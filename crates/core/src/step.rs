@@ -65,7 +65,7 @@ pub struct HostView {
     pub engine: Engine,
     /// The pods of the node; `None` until they have been listed.
     pub pods: Option<Vec<PodView>>,
-    /// logind's PreparingForShutdown; `None`: not known.
+    /// logind's `PreparingForShutdown`; `None`: not known.
     pub preparing_for_shutdown: Option<bool>,
     /// Another reboot manager that is active on this machine.
     pub other_manager: Option<String>,
@@ -82,7 +82,7 @@ pub struct Situation<'a> {
     pub memory: &'a Memory,
     /// The settings.
     pub policy: &'a Policy,
-    /// Whether node, engine, pods and PreparingForShutdown were all read just now, not taken from a watch.
+    /// Whether node, engine, pods and `PreparingForShutdown` were all read just now, not taken from a watch.
     pub fresh: bool,
     /// The time.
     pub now: Now,
@@ -97,7 +97,7 @@ pub enum Action {
     Write(NodePatch, Option<Note>),
     /// Post an eviction for each of these pods.
     Evict(Vec<PodRef>),
-    /// Read node, engine, pods and PreparingForShutdown, and decide again on that.
+    /// Read node, engine, pods and `PreparingForShutdown`, and decide again on that.
     Refresh,
     /// Call logind.
     Reboot,

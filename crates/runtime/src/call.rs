@@ -60,6 +60,21 @@ pub async fn call_within<T>(
     }
 }
 
+/// An error with its causes, each said once: kube's own words repeat some and leave others out, such as why a connection
+/// was not made.
+pub fn explain(error: &(dyn Error + 'static)) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !told.contains(&words) {
+            told = format!("{told}: {words}");
+        }
+        cause = error.source();
+    }
+    told
+}
+
 impl CallError {
     /// The API server's answer, or none where the outcome is unknown.
     pub fn status(&self) -> Option<&Status> {
@@ -85,7 +100,7 @@ impl CallError {
 
     fn sort(what: &str, error: kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
-            return Self::Unknown(format!("{what}: {:#}", anyhow::Error::new(error)));
+            return Self::Unknown(format!("{what}: {}", explain(&error)));
         };
         // An answer that is no Status of the API server comes from something in between, whose 404 says nothing about
         // an object; kube gives it no code or this reason. Only the API server's own throttle answers in plain text.
@@ -186,6 +201,14 @@ mod tests {
         let broken = serde_json::from_str::<u8>("{").unwrap_err();
         check(kube::Error::SerdeError(broken), "unknown").await;
         check(kube::Error::Service("connection reset".into()), "unknown").await;
+    }
+
+    #[test]
+    fn an_explanation_says_each_cause_once() {
+        let refused = std::io::Error::other("connection refused");
+        let connect = anyhow::Error::new(refused).context("client error (Connect)");
+        let error = kube::Error::Service(connect.into());
+        assert_eq!(explain(&error), "ServiceError: client error (Connect): connection refused");
     }
 
     #[tokio::test]

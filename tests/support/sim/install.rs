@@ -8,22 +8,26 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api,
     api::{Patch, PatchParams},
-    runtime::wait::await_condition,
 };
 use serde_json::json;
 
 use super::Machine;
-use crate::{call::within, control_plane::ControlPlane, process::output, workload::pods_on};
+use crate::{
+    call::within,
+    control_plane::ControlPlane,
+    process::output,
+    workload::{daemon_set_ready, pods_on},
+};
 
 /// Where the manifests put everything that has a namespace.
 pub(super) const NAMESPACE: &str = "reboot-operator";
 const AGENT: &str = "reboot-agent";
 const CONTROLLER: &str = "reboot-controller";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Applies the manifests, gives every machine its agent's credentials, and returns the controller's kubeconfig.
 pub(super) async fn install(
@@ -43,12 +47,7 @@ pub(super) async fn install(
     let call = deployments.patch(CONTROLLER, &parameters, &patch);
     within(LIMIT, "scaling the controller's Deployment down", call).await?;
 
-    let sets: Api<DaemonSet> = Api::namespaced(control_plane.client(), NAMESPACE);
-    let everywhere = |set: Option<&DaemonSet>| {
-        let status = set.and_then(|set| set.status.as_ref());
-        status.is_some_and(|status| usize::try_from(status.number_ready) == Ok(machines.len()))
-    };
-    within(LIMIT, "waiting for the agents' pods", await_condition(sets, AGENT, everywhere)).await?;
+    daemon_set_ready(&control_plane.client(), NAMESPACE, AGENT, machines.len()).await?;
     for machine in machines {
         machine.run_agent_as(agent_kubeconfig(control_plane, machine.node().name()).await?);
     }

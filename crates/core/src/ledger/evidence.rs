@@ -109,7 +109,7 @@ fn judge_not_taken_up(slot: &Slot, node: &NodeView, handover: Handover) -> Verdi
 }
 
 /// For how long a grant that a person removed is not given again.
-const HOLD_AFTER_REMOVAL: Duration = Duration::from_secs(300);
+const HOLD_AFTER_REMOVAL: Duration = Duration::from_mins(5);
 
 /// The write that makes a withdrawal safe: it takes the permission away and changes the Node's resourceVersion, so that
 /// every earlier write, the agent's start included, loses against it.

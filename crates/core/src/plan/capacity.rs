@@ -10,7 +10,7 @@ use crate::reason::WaitReason;
 use crate::{Now, until};
 
 /// How long a slot may be held before it is named as what blocks the others. An alarm: it frees nothing (S6).
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// The quota against what uses it.
 ///
@@ -31,7 +31,7 @@ impl Capacity {
     /// The capacity of this view.
     pub fn of(view: &ClusterView<'_>, policy: &Policy) -> Self {
         let selected = || view.nodes.iter().filter(|node| policy.selector.matches(&node.labels));
-        let slots = view.ledger.known().map(|ledger| ledger.slots()).unwrap_or_default();
+        let slots = view.ledger.known().map(super::super::ledger::Ledger::slots).unwrap_or_default();
         let held: BTreeMap<String, Slot> = slots.iter().map(|slot| (slot.node.clone(), slot.clone())).collect();
         let is_unavailable = |node: &&NodeView| held.contains_key(&node.name) || down(node).is_some();
         Self {

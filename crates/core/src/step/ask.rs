@@ -92,9 +92,10 @@ fn start(s: &Situation<'_>, id: GrantId) -> Step {
     let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
     let patch = if s.node.unschedulable { patch } else { patch.cordon() };
     let why = s.node.needed.as_deref().filter(|why| !why.is_empty()).unwrap_or("a reboot was asked for");
-    let text = match id.is_forced() {
-        true => format!("Draining this node for a forced reboot ({id})"),
-        false => format!("Draining this node for its reboot ({id}): {why}"),
+    let text = if id.is_forced() {
+        format!("Draining this node for a forced reboot ({id})")
+    } else {
+        format!("Draining this node for its reboot ({id}): {why}")
     };
     let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: "Draining", text })));
     step.status = Some("Draining: begun".to_owned());
@@ -228,10 +229,10 @@ fn is_by_person(sources: &[Source]) -> bool {
 
 /// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h.
 fn attempt_delay(attempts: u32) -> Duration {
-    doubling(Duration::from_secs(60), attempts, Duration::from_secs(3600))
+    doubling(Duration::from_mins(1), attempts, Duration::from_hours(1))
 }
 
 /// After a reboot that left the version as it was: 1 h doubling to 24 h.
 fn update_delay(times: u32) -> Duration {
-    doubling(Duration::from_secs(3600), times, Duration::from_secs(24 * 3600))
+    doubling(Duration::from_hours(1), times, Duration::from_hours(24))
 }

@@ -171,22 +171,27 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
 
 /// How often the time spent draining is written down when nothing else is: so much longer may a drain take that the
 /// agent's restarts interrupt.
-const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+const SAVE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long until the time spent draining is to be written down; `None` where nothing drains.
 pub(super) fn save_in(s: &Situation<'_>) -> Option<Duration> {
-    let progress = s.node.in_progress.get().filter(|progress| progress.phase == Phase::Draining)?;
+    let progress = draining(s)?;
     let saved = Duration::from_secs(progress.spent_seconds);
     Some(saved.saturating_add(SAVE_INTERVAL).saturating_sub(s.memory.spent(s.now)))
 }
 
 /// Adds the time spent draining, so that a restarted agent keeps to the same deadline.
 pub(super) fn with_spent(patch: NodePatch, s: &Situation<'_>) -> NodePatch {
-    match s.node.in_progress.get() {
-        Some(progress) if progress.phase == Phase::Draining => {
+    match draining(s) {
+        Some(progress) => {
             let spent_seconds = s.memory.spent(s.now).as_secs();
             patch.set(key::IN_PROGRESS, InProgress { spent_seconds, ..progress.clone() })
         }
-        _ => patch,
+        None => patch,
     }
+}
+
+fn draining<'a>(s: &Situation<'a>) -> Option<&'a InProgress> {
+    let ours = |progress: &&InProgress| progress.phase == Phase::Draining && Some(progress.id.boot) == s.host.boot;
+    s.node.in_progress.get().filter(ours)
 }

@@ -197,7 +197,7 @@ fn eviction_delay(tries: u32) -> Duration {
 
 /// A machine needs a while to go down, and delay inhibitors may hold it for minutes: 30 s doubling to 5 min.
 fn call_delay(tries: u32) -> Duration {
-    doubling(Duration::from_secs(30), tries, Duration::from_secs(300))
+    doubling(Duration::from_secs(30), tries, Duration::from_mins(5))
 }
 
 /// `first`, doubled with every try after the first, up to `longest`.

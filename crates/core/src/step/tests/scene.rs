@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
 use crate::drain::{Fate, PodRef, PodView};
-use crate::ids::{BootId, GrantId, Serial};
+use crate::ids::{GrantId, Serial};
 use crate::node::NodeView;
 use crate::step::*;
 use crate::values::{Answer, InProgress, LastReboot, Phase, Source, read_json};
@@ -103,7 +103,9 @@ impl Scene {
         match word.split_once('=').unwrap_or((word, "")) {
             ("noboot", _) => host.boot = None,
             ("up", seconds) => host.uptime = Duration::from_secs(seconds.parse().unwrap()),
-            ("engine", version) => host.engine = Engine::NeedsReboot(Some(version.into()).filter(|v: &String| !v.is_empty())),
+            ("engine", version) => {
+                host.engine = Engine::NeedsReboot(Some(version.into()).filter(|v: &String| !v.is_empty()))
+            }
             ("quiet", _) => host.engine = Engine::Otherwise,
             ("unheard", _) => host.engine = Engine::Unheard,
             ("version", version) => host.os_version = Some(version.into()),

@@ -1,0 +1,302 @@
+//! The promises S1 to S6 a second time, independent of [`crate::plan`], [`crate::step`] and [`crate::ledger::judge`].
+//!
+//! An [`Audit`] is told every true change of the world, by whom it was made, and every call to logind; it answers with
+//! the promises that were broken. It knows nothing of caches, intentions or errors: only what was written, and when.
+//! Tests feed it after each step. It has no part in the operator itself.
+
+mod slots;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::drain::{Fate, PodView};
+use crate::ids::{BootId, GrantId};
+use crate::ledger::LedgerState;
+use crate::node::NodeView;
+use crate::quota::Quota;
+use crate::reason::EndReason;
+use crate::selector::Selector;
+use crate::values::{InProgress, Outcome, Permission, Phase};
+use slots::Slots;
+
+/// Who made a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The agent of the node.
+    Agent,
+    /// A controller.
+    Controller,
+    /// A person, or a program that is not part of the operator.
+    Person,
+    /// kubelet and the parts of Kubernetes that write a Node's status, create it and delete it.
+    Machine,
+}
+
+/// One broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Where.
+    pub node: String,
+    /// What was done.
+    pub fault: Fault,
+}
+
+/// What breaks a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// S1: a slot was taken for a grant when the quota was used up.
+    SlotAboveLimit {
+        /// The slots, this one included.
+        slots: usize,
+        /// The slots that the quota allowed.
+        limit: usize,
+    },
+    /// S1: a grant was written to a Node that holds no slot under its id.
+    GrantWithoutSlot,
+    /// S1: an id was written to a Node for the second time.
+    GrantRepeated,
+    /// S2: the point of no return was passed without a permission for this cycle.
+    CommitWithoutPermission,
+    /// S2: the point of no return of a granted cycle was passed without its slot.
+    CommitWithoutSlot,
+    /// S2: logind was called for a cycle that had not passed the point of no return under this boot.
+    CallWithoutCommit,
+    /// S2: logind was called while pods were left to evict.
+    CallWithPodsLeft {
+        /// How many.
+        pods: usize,
+    },
+    /// S3: a reboot was reported although the machine runs the same boot.
+    ReportWithoutReboot,
+    /// S3: a reboot was reported before kubelet had confirmed it: another boot ID on the Node, or not Ready.
+    ReportUnconfirmed,
+    /// S4: the operator removed a cordon that the agent had not placed.
+    ForeignCordonRemoved,
+    /// S5: the point of no return was passed on a paused Node.
+    CommitWhilePaused,
+    /// S5: the point of no return was passed on a Node that somebody had uncordoned.
+    CommitUncordoned,
+    /// S5: a pause took a person's `now` away.
+    ForceClearedByPause,
+    /// S5: a grant that a person had removed was renewed at once.
+    GrantRenewed,
+    /// S6: a slot was removed, or handed to another cycle, without evidence.
+    SlotFreedWithoutEvidence,
+    /// S6: the ledger was rebuilt without a cycle that is under way.
+    CycleLeftOut,
+}
+
+/// How long a grant that a person removed must not come back, unless the person asks again.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+/// The state of the world as far as the promises need it.
+#[derive(Debug)]
+pub struct Audit {
+    quota: Quota,
+    selector: Selector,
+    nodes: BTreeMap<String, Known>,
+    slots: Slots,
+    granted: BTreeSet<GrantId>,
+}
+
+/// One node.
+#[derive(Debug, Default)]
+struct Known {
+    view: Option<NodeView>,
+    boot: Option<BootId>,
+    cordoned_by_agent: bool,
+    committed: Option<GrantId>,
+    grant_removed: Option<Duration>,
+}
+
+impl Audit {
+    /// An audit of a world without nodes and without a ledger.
+    pub fn new(quota: Quota, selector: Selector) -> Self {
+        Self { quota, selector, nodes: BTreeMap::new(), slots: Slots::default(), granted: BTreeSet::new() }
+    }
+
+    /// The machine of this node runs this boot from now on.
+    pub fn booted(&mut self, node: &str, boot: BootId) {
+        let known = self.nodes.entry(node.to_owned()).or_default();
+        known.boot = Some(boot);
+        known.grant_removed = None;
+    }
+
+    /// A Node was written, created, or (`None`) deleted, at this time of one clock that never steps.
+    pub fn node_changed(
+        &mut self,
+        actor: Actor,
+        name: &str,
+        after: Option<&NodeView>,
+        mono: Duration,
+    ) -> Vec<Violation> {
+        let known = self.nodes.entry(name.to_owned()).or_default();
+        let before = std::mem::replace(&mut known.view, after.cloned());
+        let same = |before: &&NodeView| after.is_some_and(|after| after.uid == before.uid);
+        let before = before.as_ref().filter(same);
+        self.slots.node_changed(actor, name, before, after);
+        let Some(after) = after else {
+            known.committed = None;
+            return Vec::new();
+        };
+        let mut faults = Vec::new();
+        match (actor, before) {
+            (Actor::Agent, Some(before)) => faults.extend(known.agent_wrote(before, after, &self.slots)),
+            (Actor::Controller, Some(before)) => {
+                faults.extend(controller_granted(before, after, known, &self.slots, &mut self.granted, mono));
+            }
+            (Actor::Person, Some(before)) => known.person_wrote(before, after, mono),
+            _ => {}
+        }
+        let operator = matches!(actor, Actor::Agent | Actor::Controller);
+        faults.extend(known.cordon_changed(operator, before, after).then_some(Fault::ForeignCordonRemoved));
+        known.cordoned_by_agent = match (before.is_some_and(|before| before.unschedulable), after.unschedulable) {
+            (false, true) => actor == Actor::Agent,
+            (true, true) => known.cordoned_by_agent,
+            (_, false) => false,
+        };
+        faults.into_iter().map(|fault| Violation { node: name.to_owned(), fault }).collect()
+    }
+
+    /// The ledger was written or deleted.
+    pub fn ledger_changed(&mut self, actor: Actor, ledger: &LedgerState) -> Vec<Violation> {
+        let selected = || self.nodes.values().filter_map(|known| known.view.as_ref());
+        let selected = || selected().filter(|node| self.selector.matches(&node.labels));
+        let limit = self.quota.limit(selected().count());
+        let granted = |node: &NodeView| match (node.permission.get(), node.in_progress.get()) {
+            (_, Some(progress)) => self.granted.contains(&progress.id),
+            (Some(Permission::Granted(id)), None) => self.granted.contains(id),
+            _ => false,
+        };
+        let under_way: Vec<&str> = selected().filter(|node| granted(node)).map(|node| node.name.as_str()).collect();
+        let views = self.nodes.iter().filter_map(|(name, known)| Some((name.as_str(), known.view.as_ref()?))).collect();
+        self.slots.ledger_changed(actor, ledger, limit, &under_way, &views)
+    }
+
+    /// The agent of this node calls logind. `pods`: the pods that really were on the node when the agent last read
+    /// them, which it must do before each call; `pods_may_be_left`: its drain timed out and the policy goes on.
+    pub fn logind_called(&mut self, node: &str, pods: &[PodView], pods_may_be_left: bool) -> Vec<Violation> {
+        let known = self.nodes.entry(node.to_owned()).or_default();
+        let committed = known.committed.is_some_and(|id| Some(id.boot) == known.boot);
+        let left = pods.iter().filter(|pod| pod.fate == Fate::Evict).count();
+        let faults = [
+            (!committed).then_some(Fault::CallWithoutCommit),
+            (left > 0 && !pods_may_be_left).then_some(Fault::CallWithPodsLeft { pods: left }),
+        ];
+        faults.into_iter().flatten().map(|fault| Violation { node: node.to_owned(), fault }).collect()
+    }
+}
+
+impl Known {
+    fn agent_wrote(&mut self, before: &NodeView, after: &NodeView, slots: &Slots) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        match after.in_progress.get() {
+            Some(progress) if progress.phase == Phase::Rebooting && self.committed != Some(progress.id) => {
+                faults.extend(committed(before, progress, slots));
+                self.committed = Some(progress.id);
+            }
+            Some(_) => {}
+            None => self.committed = None,
+        }
+        let Some(last) = after.last_reboot.get().filter(|_| after.last_reboot != before.last_reboot) else {
+            return faults;
+        };
+        let ended = match last.outcome {
+            Outcome::Rebooted => last.id.map(|id| id.boot),
+            Outcome::FoundRebooted => before.compatible_request().map(|request| request.boot),
+            Outcome::GaveBack => {
+                let forced = |node: &NodeView| node.permission.get() == Some(&Permission::Now);
+                let cleared = last.reason == EndReason::Paused && forced(before) && !forced(after);
+                faults.extend(cleared.then_some(Fault::ForceClearedByPause));
+                return faults;
+            }
+        };
+        if ended.is_none() || ended == self.boot {
+            faults.push(Fault::ReportWithoutReboot);
+        }
+        if before.boot != self.boot || (last.outcome == Outcome::Rebooted && !before.ready) {
+            faults.push(Fault::ReportUnconfirmed);
+        }
+        faults
+    }
+
+    fn person_wrote(&mut self, before: &NodeView, after: &NodeView, mono: Duration) {
+        let granted = |node: &NodeView| matches!(node.permission.get(), Some(Permission::Granted(_)));
+        let forced = after.permission.get() == Some(&Permission::Now);
+        if forced || before.needed != after.needed || before.paused != after.paused {
+            self.grant_removed = None;
+        } else if granted(before) && !granted(after) {
+            self.grant_removed = Some(mono);
+        }
+    }
+
+    fn cordon_changed(&self, operator: bool, before: Option<&NodeView>, after: &NodeView) -> bool {
+        let removed = before.is_some_and(|before| before.unschedulable) && !after.unschedulable;
+        operator && removed && !self.cordoned_by_agent
+    }
+}
+
+/// The point of no return.
+fn committed(before: &NodeView, progress: &InProgress, slots: &Slots) -> impl Iterator<Item = Fault> {
+    let (permitted, forced) = match before.permission.get() {
+        Some(Permission::Granted(id)) => (*id == progress.id, false),
+        Some(Permission::Now) => (true, true),
+        None => (false, false),
+    };
+    let holds_slot = forced || slots.holds(&before.name, progress.id);
+    [
+        (!permitted).then_some(Fault::CommitWithoutPermission),
+        (permitted && !holds_slot).then_some(Fault::CommitWithoutSlot),
+        before.paused.is_some().then_some(Fault::CommitWhilePaused),
+        (!before.unschedulable).then_some(Fault::CommitUncordoned),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn controller_granted(
+    before: &NodeView,
+    after: &NodeView,
+    known: &Known,
+    slots: &Slots,
+    granted: &mut BTreeSet<GrantId>,
+    mono: Duration,
+) -> Vec<Fault> {
+    let Some(Permission::Granted(id)) = after.permission.get().filter(|_| after.permission != before.permission) else {
+        return Vec::new();
+    };
+    let renewed = known.grant_removed.is_some_and(|at| mono.saturating_sub(at) < AT_ONCE);
+    let faults = [
+        (!granted.insert(*id)).then_some(Fault::GrantRepeated),
+        (!slots.holds(&after.name, *id)).then_some(Fault::GrantWithoutSlot),
+        renewed.then_some(Fault::GrantRenewed),
+    ];
+    faults.into_iter().flatten().collect()
+}
+
+impl Fault {
+    /// The promise that it breaks.
+    pub fn promise(self) -> &'static str {
+        match self {
+            Self::SlotAboveLimit { .. } | Self::GrantWithoutSlot | Self::GrantRepeated => "S1",
+            Self::CommitWithoutPermission
+            | Self::CommitWithoutSlot
+            | Self::CallWithoutCommit
+            | Self::CallWithPodsLeft { .. } => "S2",
+            Self::ReportWithoutReboot | Self::ReportUnconfirmed => "S3",
+            Self::ForeignCordonRemoved => "S4",
+            Self::CommitWhilePaused | Self::CommitUncordoned | Self::ForceClearedByPause | Self::GrantRenewed => "S5",
+            Self::SlotFreedWithoutEvidence | Self::CycleLeftOut => "S6",
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} broken on {}: {:?}", self.fault.promise(), self.node, self.fault)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Every rule has a violation made by hand, and a twin that differs in one thing and is clean.
+
+use k8s_openapi::api::core::v1::Node;
+
+use super::*;
+use crate::drain::PodRef;
+use crate::ledger::{Ledger, Lost, Slot, Version};
+use crate::values::{Field, LastReboot};
+
+const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
+const NEXT: &str = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91";
+
+/// A world of the nodes `a` and `b` under [`BOOT`], an empty ledger, and a quota of one.
+struct World {
+    audit: Audit,
+    nodes: BTreeMap<&'static str, NodeView>,
+    found: Vec<Fault>,
+    seconds: u64,
+}
+
+fn world() -> World {
+    let audit = Audit::new(Quota::Nodes(1), Selector::default());
+    let mut world = World { audit, nodes: BTreeMap::new(), found: Vec::new(), seconds: 0 };
+    for name in ["a", "b"] {
+        let mut node = NodeView::from(&Node::default());
+        (node.name, node.uid, node.ready, node.boot) = (name.into(), name.into(), true, BOOT.parse().ok());
+        world.nodes.insert(name, node);
+        world.audit.booted(name, BOOT.parse().unwrap());
+        world = world.writes(Actor::Machine, name, |_| {});
+    }
+    world.ledger(Actor::Controller, &[])
+}
+
+impl World {
+    fn writes(mut self, actor: Actor, name: &'static str, change: impl FnOnce(&mut NodeView)) -> Self {
+        let node = self.nodes.get_mut(name).unwrap();
+        change(node);
+        let violations = self.audit.node_changed(actor, name, Some(node), Duration::from_secs(self.seconds));
+        self.found.extend(violations.iter().map(|violation| violation.fault));
+        self
+    }
+
+    /// The ledger becomes these slots: `node` and serial.
+    fn ledger(mut self, actor: Actor, slots: &[(&str, &str)]) -> Self {
+        let slot = |(node, serial): &(&str, &str)| Slot {
+            node: (*node).into(),
+            uid: (*node).into(),
+            id: Some(id(serial)),
+            since: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let version = Version { uid: "l".into(), resource_version: "1".into() };
+        let ledger = LedgerState::Known(Ledger::complete(version, slots.iter().map(slot).collect()));
+        self.found.extend(self.audit.ledger_changed(actor, &ledger).iter().map(|violation| violation.fault));
+        self
+    }
+
+    fn ledger_lost(mut self) -> Self {
+        let lost = LedgerState::Lost(Lost { why: "deleted".into(), version: None });
+        self.found.extend(self.audit.ledger_changed(Actor::Person, &lost).iter().map(|violation| violation.fault));
+        self
+    }
+
+    fn granted(self, name: &'static str, serial: &'static str) -> Self {
+        self.ledger(Actor::Controller, &[(name, serial)]).writes(Actor::Controller, name, |node| grant(node, serial))
+    }
+
+    fn draining(self, name: &'static str, serial: &'static str) -> Self {
+        self.writes(Actor::Agent, name, |node| {
+            node.unschedulable = true;
+            node.in_progress = progress(Phase::Draining, serial);
+        })
+    }
+
+    fn rebooting(self, name: &'static str, serial: &'static str) -> Self {
+        self.writes(Actor::Agent, name, |node| node.in_progress = progress(Phase::Rebooting, serial))
+    }
+
+    fn boots(mut self, name: &'static str) -> Self {
+        self.audit.booted(name, NEXT.parse().unwrap());
+        self.writes(Actor::Machine, name, |_| {})
+    }
+
+    fn calls(mut self, name: &str, pods: usize, pods_may_be_left: bool) -> Self {
+        let pod = PodView {
+            pod: PodRef { namespace: "default".into(), name: "web".into(), uid: "web".into() },
+            fate: Fate::Evict,
+            terminating: false,
+        };
+        let violations = self.audit.logind_called(name, &vec![pod; pods], pods_may_be_left);
+        self.found.extend(violations.iter().map(|violation| violation.fault));
+        self
+    }
+}
+
+fn id(serial: &str) -> GrantId {
+    format!("{BOOT}.{serial}").parse().unwrap()
+}
+
+fn grant(node: &mut NodeView, serial: &str) {
+    node.permission = Field::Set(Permission::Granted(id(serial)));
+}
+
+fn progress(phase: Phase, serial: &str) -> Field<InProgress> {
+    let (id, since) = (id(serial), jiff::Timestamp::UNIX_EPOCH);
+    Field::Set(InProgress { phase, id, since, spent_seconds: 0, os_version: None, cordoned: true })
+}
+
+fn report(node: &mut NodeView, outcome: Outcome, reason: EndReason, serial: &str) {
+    node.last_reboot = Field::Set(LastReboot {
+        id: Some(id(serial)),
+        outcome,
+        reason,
+        detail: None,
+        at: jiff::Timestamp::UNIX_EPOCH,
+        seconds: 0,
+        why: None,
+        os_before: None,
+        os_after: None,
+        same_version: 0,
+    });
+    node.in_progress = Field::Absent;
+}
+
+#[track_caller]
+fn check(world: World, expected: &[Fault]) {
+    assert_eq!(world.found, expected);
+}
+
+#[test]
+fn s1_a_slot_is_taken_within_the_limit_only() {
+    let one = || world().granted("a", "1");
+    check(one(), &[]);
+    check(one().ledger(Actor::Controller, &[("a", "1"), ("b", "2")]), &[Fault::SlotAboveLimit { slots: 2, limit: 1 }]);
+    let forced = one().writes(Actor::Agent, "b", |node| node.in_progress = progress(Phase::Draining, "now-9"));
+    check(forced.ledger(Actor::Controller, &[("a", "1"), ("b", "now-9")]), &[]);
+}
+
+#[test]
+fn s1_a_grant_has_a_slot_and_an_id_of_its_own() {
+    check(world().writes(Actor::Controller, "a", |node| grant(node, "1")), &[Fault::GrantWithoutSlot]);
+    check(world().granted("b", "1").writes(Actor::Controller, "a", |node| grant(node, "1")), &[
+        Fault::GrantRepeated,
+        Fault::GrantWithoutSlot,
+    ]);
+    let withdrawn = || world().granted("a", "1").writes(Actor::Controller, "a", |node| node.permission = Field::Absent);
+    check(withdrawn().writes(Actor::Controller, "a", |node| grant(node, "1")), &[Fault::GrantRepeated]);
+    check(withdrawn().ledger_lost().writes(Actor::Controller, "a", |node| grant(node, "2")), &[]);
+}
+
+#[test]
+fn s2_the_point_of_no_return_needs_a_permission_and_a_slot() {
+    let draining = || world().granted("a", "1").draining("a", "1");
+    check(draining().rebooting("a", "1"), &[]);
+    let removed = draining().writes(Actor::Person, "a", |node| node.permission = Field::Absent);
+    check(removed.rebooting("a", "1"), &[Fault::CommitWithoutPermission]);
+    check(draining().rebooting("a", "2"), &[Fault::CommitWithoutPermission]);
+    let freed = draining().ledger(Actor::Person, &[]);
+    check(freed.rebooting("a", "1"), &[Fault::CommitWithoutSlot]);
+    let forced = || world().writes(Actor::Person, "a", |node| node.permission = Field::Set(Permission::Now));
+    check(forced().draining("a", "now-9").rebooting("a", "now-9"), &[]);
+}
+
+#[test]
+fn s2_logind_is_called_after_the_point_of_no_return_and_without_pods_left() {
+    let draining = || world().granted("a", "1").draining("a", "1");
+    check(draining().calls("a", 0, false), &[Fault::CallWithoutCommit]);
+    let committed = || draining().rebooting("a", "1");
+    check(committed().calls("a", 0, false), &[]);
+    check(committed().calls("a", 2, false), &[Fault::CallWithPodsLeft { pods: 2 }]);
+    check(committed().calls("a", 2, true), &[]);
+    check(committed().boots("a").calls("a", 0, false), &[Fault::CallWithoutCommit]);
+    let removed = committed().writes(Actor::Person, "a", |node| node.in_progress = Field::Absent);
+    check(removed.calls("a", 0, false), &[]);
+    let given_back = committed()
+        .writes(Actor::Agent, "a", |node| report(node, Outcome::GaveBack, EndReason::RebootRefused, "1"));
+    check(given_back.calls("a", 0, false), &[Fault::CallWithoutCommit]);
+}
+
+#[test]
+fn s3_a_reboot_is_reported_when_the_boot_differs_and_kubelet_says_so() {
+    let committed = || world().granted("a", "1").draining("a", "1").rebooting("a", "1");
+    let done = |world: World| {
+        world.writes(Actor::Agent, "a", |node| report(node, Outcome::Rebooted, EndReason::Rebooted, "1"))
+    };
+    let confirmed = |ready| {
+        move |node: &mut NodeView| (node.boot, node.ready) = (NEXT.parse().ok(), ready)
+    };
+    check(done(committed().boots("a").writes(Actor::Machine, "a", confirmed(true))), &[]);
+    check(done(committed().boots("a").writes(Actor::Machine, "a", confirmed(false))), &[Fault::ReportUnconfirmed]);
+    check(done(committed().boots("a")), &[Fault::ReportUnconfirmed]);
+    check(done(committed()), &[Fault::ReportWithoutReboot]);
+}
+
+#[test]
+fn s4_only_the_agents_cordon_is_removed() {
+    let cordons = |actor| world().writes(actor, "a", |node| node.unschedulable = true);
+    let uncordons = |world: World, actor| world.writes(actor, "a", |node| node.unschedulable = false);
+    check(uncordons(cordons(Actor::Agent), Actor::Agent), &[]);
+    check(uncordons(cordons(Actor::Person), Actor::Agent), &[Fault::ForeignCordonRemoved]);
+    check(uncordons(cordons(Actor::Person), Actor::Person), &[]);
+    let passed_on = uncordons(cordons(Actor::Agent), Actor::Person)
+        .writes(Actor::Person, "a", |node| node.unschedulable = true);
+    check(uncordons(passed_on, Actor::Agent), &[Fault::ForeignCordonRemoved]);
+    check(uncordons(cordons(Actor::Agent), Actor::Controller), &[]);
+}
+
+#[test]
+fn s5_a_pause_and_an_uncordon_before_the_point_of_no_return_are_honoured() {
+    let draining = || world().granted("a", "1").draining("a", "1");
+    let pause = |world: World| world.writes(Actor::Person, "a", |node| node.paused = Some("x".into()));
+    check(pause(draining()).rebooting("a", "1"), &[Fault::CommitWhilePaused]);
+    check(pause(draining().rebooting("a", "1")).calls("a", 0, false), &[]);
+    let uncordoned = draining().writes(Actor::Person, "a", |node| node.unschedulable = false);
+    check(uncordoned.rebooting("a", "1"), &[Fault::CommitUncordoned]);
+}
+
+#[test]
+fn s5_a_pause_leaves_a_force_where_it_is() {
+    let forced = || {
+        let now = |node: &mut NodeView| node.permission = Field::Set(Permission::Now);
+        world().writes(Actor::Person, "a", now).draining("a", "now-9")
+    };
+    let ends = |reason, permission| {
+        forced().writes(Actor::Agent, "a", move |node| {
+            report(node, Outcome::GaveBack, reason, "now-9");
+            node.permission = permission;
+        })
+    };
+    check(ends(EndReason::Paused, Field::Absent), &[Fault::ForceClearedByPause]);
+    check(ends(EndReason::Paused, Field::Set(Permission::Now)), &[]);
+    check(ends(EndReason::DrainTimedOut, Field::Absent), &[]);
+}
+
+#[test]
+fn s5_what_a_person_removes_is_not_renewed_at_once() {
+    let removed = || {
+        let fence = |node: &mut NodeView| node.fence = Some("f".into());
+        world()
+            .granted("a", "1")
+            .writes(Actor::Person, "a", |node| node.permission = Field::Absent)
+            .writes(Actor::Controller, "a", fence)
+            .ledger(Actor::Controller, &[])
+    };
+    check(removed().granted("a", "2"), &[Fault::GrantRenewed]);
+    check(World { seconds: 30, ..removed() }.granted("a", "2"), &[]);
+    let asked_anew = removed().writes(Actor::Person, "a", |node| node.needed = Some("again".into()));
+    check(asked_anew.granted("a", "2"), &[]);
+}
+
+#[test]
+fn s6_a_slot_is_freed_by_evidence_alone() {
+    let granted = || world().granted("a", "1");
+    let freed = |world: World| world.ledger(Actor::Controller, &[]);
+    let report = |node: &mut NodeView| report(node, Outcome::GaveBack, EndReason::Paused, "1");
+    let fence = |node: &mut NodeView| (node.permission, node.fence) = (Field::Absent, Some("f".into()));
+    check(freed(granted()), &[Fault::SlotFreedWithoutEvidence]);
+    check(freed(granted().writes(Actor::Agent, "a", report)), &[]);
+    check(freed(granted().writes(Actor::Controller, "a", fence)), &[]);
+    check(freed(granted().draining("a", "1").writes(Actor::Controller, "a", fence)), &[Fault::SlotFreedWithoutEvidence]);
+    let gone = |node: &mut NodeView| node.permission = Field::Absent;
+    check(freed(granted().writes(Actor::Person, "a", gone)), &[Fault::SlotFreedWithoutEvidence]);
+    check(freed(granted().writes(Actor::Machine, "a", |node| node.uid = "a2".into())), &[]);
+    let booted = |ready| {
+        move |node: &mut NodeView| (node.boot, node.ready) = (NEXT.parse().ok(), ready)
+    };
+    let rebooted = |ready| granted().writes(Actor::Person, "a", gone).boots("a").writes(Actor::Machine, "a", booted(ready));
+    check(freed(rebooted(true)), &[]);
+    check(freed(rebooted(false)), &[Fault::SlotFreedWithoutEvidence]);
+}
+
+#[test]
+fn s6_a_slot_passes_only_to_a_cycle_that_is_in_progress() {
+    let taken_over = |world: World| world.ledger(Actor::Controller, &[("a", "now-9")]);
+    check(taken_over(world().granted("a", "1")), &[Fault::SlotFreedWithoutEvidence]);
+    check(taken_over(world().granted("a", "1").draining("a", "now-9")), &[]);
+}
+
+#[test]
+fn s6_a_rebuilt_ledger_has_every_cycle_that_is_under_way() {
+    check(world().granted("a", "1").ledger_lost().ledger(Actor::Controller, &[]), &[Fault::CycleLeftOut]);
+    check(world().granted("a", "1").ledger_lost().ledger(Actor::Controller, &[("a", "1")]), &[]);
+    check(world().ledger_lost().ledger(Actor::Controller, &[]), &[]);
+}
+
+#[test]
+fn a_violation_says_which_promise_it_breaks_and_where() {
+    let violation = Violation { node: "a".into(), fault: Fault::CallWithPodsLeft { pods: 2 } };
+    assert_eq!(violation.to_string(), "S2 broken on a: CallWithPodsLeft { pods: 2 }");
+}

@@ -1,0 +1,315 @@
+//! A cycle in progress: draining, giving back, the point of no return, logind, and the end.
+
+use super::scene::{BOOT, scene};
+use super::*;
+
+const DRAINING: &str = "asks granted=7 draining=7 cordon=reboot-agent";
+const REBOOTING: &str = "asks granted=7 rebooting=7 cordon=reboot-agent";
+
+fn draining(more: &str) -> String {
+    format!("{DRAINING} {more}")
+}
+
+fn rebooting(more: &str) -> String {
+    format!("{REBOOTING} {more}")
+}
+
+fn refused(words: &str) -> EvictReply {
+    EvictReply::Refused(words.into())
+}
+
+#[test]
+fn a_drain_evicts_every_pod_once_and_waits_until_it_is_gone() {
+    check(&draining("pods=a+b+c!+d@"), "evict a,b");
+    let posted = scene(&draining("pods=a+b")).evicted("a", EvictReply::Accepted);
+    check_scene(&posted, "evict b");
+    let both = posted.evicted("b", EvictReply::Accepted).wrote();
+    check_scene(&both, "wait");
+    check_scene(&both.then(&draining("pods=a!")), "wait");
+    check_status(&draining("pods=a!+b!+d@"), "Draining: 2 pods left");
+    check_status(&draining(""), "listing the pods");
+}
+
+#[test]
+fn a_refused_eviction_is_tried_again_after_half_a_second_doubling_to_four_and_named() {
+    let mut scene = scene(&draining("pods=a")).wrote();
+    for millis in [500, 1000, 2000, 4000, 4000] {
+        scene = scene.evicted("a", refused("PodDisruptionBudget web"));
+        let step = scene.step();
+        assert_eq!((step.action, step.wake), (Action::Wait, Some(Duration::from_millis(millis))));
+        assert!(step.status.unwrap().contains("default/a is refused: PodDisruptionBudget web"));
+    }
+    check_scene(&scene.after(4), "evict a");
+}
+
+#[test]
+fn every_foreign_change_before_the_point_of_no_return_gives_the_slot_back() {
+    let cycle = "cordon=reboot-agent draining=7";
+    check(&draining("paused pods="), "write GaveBack:7:Paused uncordon request:person -reboot -in-progress");
+    check(
+        &format!("asks {cycle} fresh pods="),
+        "write GaveBack:7:GrantRemoved uncordon request:person@01T12:01 -in-progress",
+    );
+    check(
+        &format!("asks granted=8 {cycle} pods="),
+        "write GaveBack:7:GrantRemoved uncordon request:person@01T12:01 -reboot -in-progress",
+    );
+    check(
+        "asks granted=7 draining=7 fresh pods=",
+        "write GaveBack:7:UncordonedByOther request:person@01T12:01 -reboot -in-progress",
+    );
+    check(&format!("granted=7 {cycle} pods="), "write GaveBack:7:NotNeeded uncordon -reboot -in-progress");
+    check(
+        &format!("own granted=7 {cycle} fresh pods="),
+        "write GaveBack:7:NotNeeded uncordon -reboot -in-progress -needed -request",
+    );
+    check_scene(
+        &scene(DRAINING).then("asks granted=7 cordon=reboot-agent"),
+        "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
+    );
+}
+
+#[test]
+fn a_permission_that_turns_malformed_ends_the_drain_and_stays_to_be_seen() {
+    check(
+        "asks reboot=True draining=7 cordon=reboot-agent",
+        "write GaveBack:7:GrantRemoved uncordon request:person@01T12:01 -in-progress",
+    );
+}
+
+#[test]
+fn giving_back_leaves_a_foreign_cordon() {
+    let words = "asks granted=7 draining=7! paused";
+    check(&format!("{words} cordon=kubectl-cordon"), "write GaveBack:7:Paused request:person -reboot -in-progress");
+    check(&format!("{words} cordon=ancient-changes"), "write GaveBack:7:Paused request:person -reboot -in-progress");
+    let ours = "asks granted=7 draining=7 paused";
+    check(&format!("{ours} cordon=kubectl-cordon"), "write GaveBack:7:Paused request:person -reboot -in-progress");
+    check(
+        &format!("{ours} cordon=ancient-changes"),
+        "write GaveBack:7:Paused uncordon request:person -reboot -in-progress",
+    );
+}
+
+#[test]
+fn a_pause_keeps_a_persons_force_and_anything_else_takes_it() {
+    let forced = "now draining=now-9 cordon=reboot-agent";
+    check(&format!("{forced} paused"), "write GaveBack:now-9:Paused uncordon -in-progress");
+    check("now draining=now-9", "write GaveBack:now-9:UncordonedByOther -reboot -in-progress");
+    check("draining=now-9 cordon=reboot-agent", "write GaveBack:now-9:GrantRemoved uncordon -in-progress");
+}
+
+#[test]
+fn a_force_over_a_live_grant_keeps_the_cycle_and_its_id() {
+    let words = "now draining=7 cordon=reboot-agent pods= fresh";
+    check(&format!("asks {words}"), "write commit:7");
+    check(words, "write commit:7");
+}
+
+#[test]
+fn every_give_back_but_a_pause_puts_the_next_attempt_off_by_1_minute_doubling_to_1_hour() {
+    for (before, until) in
+        [(0_u32, "12:01"), (1, "12:02"), (2, "12:04"), (5, "12:32"), (6, "13:00"), (4_000_000_000, "13:00")]
+    {
+        check(
+            &format!("asks=attempts:{before} granted=7 draining=7 pods="),
+            &format!("write GaveBack:7:UncordonedByOther request:person@01T{until} -reboot -in-progress"),
+        );
+    }
+    check(
+        "needed=kernel granted=7 draining=7",
+        "write GaveBack:7:UncordonedByOther request:person@01T12:01 -reboot -in-progress",
+    );
+    check("needed=kernel now draining=now-9 up=5", "write GaveBack:now-9:UncordonedByOther -reboot -in-progress");
+    check(
+        "asks=attempts:2+notBefore:13 granted=7 draining=7 paused",
+        "write GaveBack:7:Paused request:person@01T13:00 -reboot -in-progress",
+    );
+}
+
+#[test]
+fn a_drain_that_does_not_end_in_time_is_given_up() {
+    let stuck = scene(&draining("pods=a!")).after(599).wrote();
+    check_wake(&stuck, Some(1));
+    check_scene(
+        &stuck.after(1),
+        "write GaveBack:7:DrainTimedOut uncordon request:person@01T12:11 -reboot -in-progress",
+    );
+    let unlisted = scene(DRAINING).after(600);
+    check_scene(&unlisted, "write GaveBack:7:DrainTimedOut uncordon request:person@01T12:11 -reboot -in-progress");
+}
+
+#[test]
+fn a_drain_that_does_not_end_in_time_is_cut_short_where_the_policy_says_so() {
+    let late = |more: &str| scene(&draining(&format!("force-on-timeout {more}"))).after(600);
+    check_scene(&late("pods=a!"), "refresh");
+    check_scene(&late("pods=a! fresh"), "write commit:7");
+    check_scene(&late("fresh"), "refresh");
+    let committed = late("pods=a!").then(&rebooting("force-on-timeout fresh preparing=no pods=a!"));
+    check_scene(&committed, "reboot");
+}
+
+#[test]
+fn the_deadline_counts_the_seconds_spent_over_all_runs_of_the_agent() {
+    let status = "status=Draining:_1_pods_left";
+    let resumed =
+        scene(&format!("asks granted=7 draining=7/590 cordon=reboot-agent pods=a! {status}")).after(9).wrote();
+    check_scene(&resumed, "wait");
+    check_wake(&resumed, Some(1));
+    let over = "write GaveBack:7:DrainTimedOut uncordon request:person@01T12:00:10Z -reboot -in-progress";
+    check_scene(&resumed.after(1), &over.replace("12:00:10Z", "12:01:10Z"));
+    let again = scene("asks granted=7 draining=7/600 cordon=reboot-agent pods=a!").restarted();
+    check_scene(&again, "write GaveBack:7:DrainTimedOut uncordon request:person@01T12:01 -reboot -in-progress");
+    scene(&format!("asks granted=7 draining=7/{} cordon=reboot-agent pods=a!", u64::MAX)).step();
+}
+
+#[test]
+fn the_seconds_spent_are_saved_with_every_status_and_at_least_once_a_minute() {
+    check_scene(&scene(&draining("pods=a! status=Draining:_2_pods_left")).after(20), "write spent:20");
+    let quiet = |seconds| scene(&draining("pods=a! status=Draining:_1_pods_left")).after(seconds);
+    check_scene(&quiet(59), "wait");
+    check_wake(&quiet(59), Some(1));
+    check_scene(&quiet(60), "write spent:60");
+}
+
+#[test]
+fn the_point_of_no_return_is_passed_on_a_fresh_view_only_and_by_a_write() {
+    check(&draining("pods="), "refresh");
+    check(&draining("pods=d@"), "refresh");
+    check(&draining("pods= fresh"), "write commit:7");
+    check(&draining("pods= fresh unheard"), "write commit:7");
+    check(&draining("fresh"), "write spent:0");
+    check(&draining("pods=late fresh"), "evict late");
+    check("asks granted=7 draining=7! cordon=kubectl-cordon pods= fresh", "write commit:7!");
+}
+
+#[test]
+fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_way() {
+    check(&rebooting("pods="), "refresh");
+    check(&rebooting("pods= preparing=no"), "refresh");
+    check(&rebooting("fresh pods= preparing=no"), "reboot");
+    check(&rebooting("fresh pods=late preparing=no"), "evict late");
+    check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_pods_left"), "wait");
+    check(&rebooting("fresh preparing=no status=Rebooting:_listing_the_pods_of_this_node"), "wait");
+    let preparing = scene(&rebooting("fresh pods= preparing=yes status=Rebooting:_logind_is_preparing_the_shutdown"));
+    check_scene(&preparing, "wait");
+    check_wake(&preparing, Some(10));
+}
+
+#[test]
+fn a_pod_that_comes_late_is_drained_before_logind_is_called_again() {
+    let words = rebooting("fresh pods=late preparing=no");
+    let called = scene(&words).called(CallReply::MayHappen).after(30);
+    check_scene(&called, "evict late");
+    check_scene(&called.then(&rebooting("fresh pods= preparing=no")), "reboot");
+}
+
+#[test]
+fn a_call_that_brings_no_reboot_is_repeated_after_30_seconds_doubling_to_5_minutes() {
+    let words = rebooting("fresh pods= preparing=no status=Rebooting");
+    for reply in [CallReply::MayHappen, CallReply::NotSent("no bus".into())] {
+        let mut scene = scene(&words);
+        for seconds in [30, 60, 120, 240, 300, 300] {
+            scene = scene.called(reply.clone()).wrote();
+            assert_eq!(scene.step().wake.map(|wake| wake.as_secs() >= 10), Some(true));
+            assert_ne!(scene.step().action, Action::Reboot);
+            scene = scene.after(seconds - 1);
+            assert_ne!(scene.step().action, Action::Reboot);
+            scene = scene.after(1);
+            check_scene(&scene, "reboot");
+        }
+    }
+    check_scene(&scene(&words).called(CallReply::MayHappen).restarted(), "reboot");
+}
+
+#[test]
+fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
+    let refused = scene(&rebooting("pods=")).called(CallReply::Refused("blocked by an inhibitor".into()));
+    check_scene(&refused, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
+    let Action::Write(patch, note) = refused.step().action else { panic!("a write") };
+    assert!(patch.get(key::LAST_REBOOT).unwrap().unwrap().contains("blocked by an inhibitor"));
+    assert!(note.unwrap().warning);
+}
+
+#[test]
+fn past_the_point_of_no_return_foreign_changes_change_nothing() {
+    let call = "fresh pods= preparing=no";
+    check(&rebooting(&format!("{call} paused")), "reboot");
+    check(&format!("asks rebooting=7 cordon=reboot-agent {call}"), "reboot");
+    check(&format!("asks granted=7 rebooting=7 {call}"), "reboot");
+    check(&format!("granted=7 rebooting=7 cordon=reboot-agent {call}"), "reboot");
+    check(&format!("asks reboot=True rebooting=7 cordon=kubectl-cordon {call}"), "reboot");
+}
+
+#[test]
+fn an_in_progress_that_is_taken_away_past_the_point_of_no_return_is_restored() {
+    let committed = || scene(REBOOTING);
+    check_scene(&committed().then("asks granted=7 cordon=reboot-agent"), "write restore:7");
+    check_scene(&committed().then("paused"), "write restore:7");
+    check_scene(&committed().then(DRAINING), "write commit:7");
+    check_scene(&committed().then(&draining("paused")), "write commit:7");
+    check_scene(&committed().then("uid=u2"), "wait");
+}
+
+#[test]
+fn a_reboot_is_done_when_kubelet_reports_the_new_boot_and_the_node_is_ready() {
+    for was in ["was-rebooting=7", "was-draining=7"] {
+        let words = format!("needed=kernel old-request=person spent=7 {was} cordon=reboot-agent");
+        let done = "write Rebooted uncordon -reboot -in-progress -needed -request";
+        check(&words, done);
+        check(&format!("{words} paused"), done);
+        let not_yet = "status=Rebooted:_waiting_until_kubelet_reports_this_boot_and_the_Node_is_Ready";
+        check(&format!("{words} kubelet-old {not_yet}"), "wait");
+        check(&format!("{words} down {not_yet}"), "wait");
+        check_scene(&scene(&format!("{words} down {not_yet}")).after(3600), "wait");
+        check(&format!("{words} kubelet-old down {not_yet}"), "wait");
+    }
+}
+
+#[test]
+fn the_end_of_a_cycle_uncordons_by_ownership() {
+    let done = "write Rebooted -reboot -in-progress -needed -request";
+    let ours = "write Rebooted uncordon -reboot -in-progress -needed -request";
+    check("was-rebooting=7! cordon=kubectl-cordon", done);
+    check("was-rebooting=7 cordon=kubectl-cordon", done);
+    check("was-rebooting=7 cordon=reboot-agent+kubectl-cordon", done);
+    check("was-rebooting=7 cordon=ancient-changes", ours);
+    check("was-rebooting=7! cordon=ancient-changes", done);
+    check("was-rebooting=7", done);
+}
+
+#[test]
+fn a_version_that_stays_the_same_counts_only_for_update_engine() {
+    let end = |sources: &str, more: &str| format!("needed=x old-request={sources} was-rebooting=7 {more}");
+    let done = |same: &str| format!("write Rebooted{same} -reboot -in-progress -needed -request");
+    check(&end("engine", ""), &done("same=1"));
+    check(&end("engine+person", "last=6/2"), &done("same=3"));
+    check(&end("engine", "version=4152.1 last=6/2"), &done(""));
+    check(&end("person", "last=6/2"), &done(""));
+    check(
+        "asks=attempts:1 granted=7 draining=7 paused last=6/2",
+        "write GaveBack:7:Paused request:person -reboot -in-progress",
+    );
+}
+
+#[test]
+fn a_malformed_in_progress_stops_the_agent_until_a_person_removes_it() {
+    for value in ["", "{}", "true", &format!("{{\"phase\":\"draining\",\"id\":\"{BOOT}\"}}")] {
+        let words = format!("asks granted=7 in-progress={value} cordon=reboot-agent fresh pods= preparing=no");
+        check(&words, "write");
+        check_status(&words, "reboot-in-progress is malformed");
+        check_status(&format!("now paused in-progress={value}"), "remove it to go on");
+    }
+    check_scene(
+        &scene("asks granted=7 in-progress={} cordon=reboot-agent").then("asks granted=7 cordon=reboot-agent"),
+        "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
+    );
+    check_scene(&scene(REBOOTING).then("in-progress={} cordon=reboot-agent").then("asks"), "write restore:7");
+}
+
+#[test]
+fn a_restarted_agent_resumes_and_never_concludes() {
+    check_scene(&scene(&draining("pods=a!")).evicted("a", EvictReply::Accepted).restarted(), "write spent:0");
+    check_scene(&scene(&draining("pods=a")).restarted(), "evict a");
+    check_scene(&scene(&rebooting("fresh pods= preparing=no")).restarted(), "reboot");
+    check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted(), "write");
+}
