@@ -55,6 +55,7 @@ impl Default for Options {
 /// A running control plane; dropping it kills its processes and leaves its files.
 pub struct ControlPlane {
     dir: PathBuf,
+    etcd_port: u16,
     credentials: Credentials,
     client: Client,
     apiserver: Mutex<Process>,
@@ -96,9 +97,14 @@ impl ControlPlane {
     /// A client of another static user (also in `system:masters`): its requests can be told apart in the audit log.
     ///
     /// # Errors
-    /// For a name that is not one of `admin`, `kubelet`, `kwok`, `referee`.
+    /// For a name that is not one of `admin`, `kubelet`, `kwok`.
     pub async fn client_as(&self, user: &str) -> Result<Client> {
         client_from(&self.kubeconfig_of(user)?).await
+    }
+
+    /// The URL of etcd, which keeps every object as JSON and all of its history.
+    pub fn etcd_url(&self) -> String {
+        etcd_url(self.etcd_port)
     }
 
     /// The administrator's kubeconfig.
@@ -191,7 +197,8 @@ impl ControlPlane {
         }
         let client = client_from(&credentials.kubeconfig_path("admin")).await?;
         let apiserver = Mutex::new(apiserver);
-        let mut this = Self { dir: dir.to_owned(), credentials, client, apiserver, apiserver_args, rest: vec![etcd] };
+        let mut this =
+            Self { dir: dir.to_owned(), etcd_port, credentials, client, apiserver, apiserver_args, rest: vec![etcd] };
         match within(START_LIMIT, "waiting for the API server", this.ready()).await {
             Err(_) if this.port_taken() => return Ok(None),
             other => other?,
@@ -295,8 +302,12 @@ fn flag(name: &str, value: impl std::fmt::Display) -> String {
     format!("--{name}={value}")
 }
 
+fn etcd_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
 fn etcd_args(dir: &Path, port: u16) -> Vec<String> {
-    let url = format!("http://127.0.0.1:{port}");
+    let url = etcd_url(port);
     vec![
         flag("data-dir", dir.join("etcd").display()),
         flag("listen-client-urls", &url),
@@ -311,7 +322,9 @@ fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, extra: &[String]) -> Ve
     // The API server makes this key for its own certificate, before it reads the key that signs tokens: one will do.
     let key = pki.join("apiserver.key");
     let mut args = vec![
-        flag("etcd-servers", format!("http://127.0.0.1:{etcd_port}")),
+        flag("etcd-servers", etcd_url(etcd_port)),
+        // For the referee, who reads the store.
+        flag("storage-media-type", "application/json"),
         flag("bind-address", "127.0.0.1"),
         flag("secure-port", port),
         // It may not be a loopback address and nobody uses it: an address of the documentation network.
@@ -329,7 +342,7 @@ fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, extra: &[String]) -> Ve
         flag("audit-log-path", dir.join("log/audit.log").display()),
         // One file however long the run: tests count what is in it.
         flag("audit-log-maxsize", 4096),
-        // History stays, so that a watch goes on after the API server's restart where it can.
+        // History stays, so that no watch is told that it fell behind before it did.
         flag("etcd-compaction-interval", "0"),
         flag("allow-privileged", true),
     ];

@@ -69,6 +69,21 @@ impl Process {
         text.lines().skip(start).collect::<Vec<_>>().join("\n")
     }
 
+    /// The processor time that it has used, in user and kernel mode; Linux counts it in steps of 10 ms.
+    ///
+    /// # Errors
+    /// When it has ended, or the system has no `/proc`.
+    pub fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.pid);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        // After the name in parentheses: utime and stime are the 12th and the 13th field (proc_pid_stat(5)).
+        let (_, fields) = text.rsplit_once(')').with_context(|| format!("reading {path}"))?;
+        let ticks: Result<u64, std::num::ParseIntError> =
+            fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum();
+        let ticks = ticks.with_context(|| format!("reading {path}"))?;
+        Ok(Duration::from_millis(ticks.saturating_mul(10)))
+    }
+
     /// Its resident memory in bytes.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub const PREFIX: &str = "reboot-operator.io/";
 /// When something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At {
-    /// The revision of the API server's store: one order for all objects, whichever watch reported them first.
+    /// The revision of the API server's store: one order for all objects.
     pub revision: u64,
     /// When the referee heard of it.
     pub time: Timestamp,

@@ -165,6 +165,12 @@ impl Machine {
         state.agent.as_ref().with_context(|| format!("no agent runs on {}", self.node.name()))?.rss()
     }
 
+    /// The processor time that its agent has used since it was started.
+    pub fn agent_cpu(&self) -> Result<Duration> {
+        let state = self.state();
+        state.agent.as_ref().with_context(|| format!("no agent runs on {}", self.node.name()))?.cpu()
+    }
+
     /// Reboots without anybody having asked logind: a power cut, or a person at the console.
     pub async fn power_cycle(&self) -> Result<()> {
         let reboots = self.state().reboots;

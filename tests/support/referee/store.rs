@@ -1,0 +1,151 @@
+//! The API server's store, read directly: etcd over its JSON gateway.
+//!
+//! A watch of the API goes through a cache that starts anew with the API server, and there is one for each kind. The
+//! store has one history of everything, without gaps, and is there while the API server is not.
+
+use std::{fmt::Debug, time::Duration};
+
+use anyhow::{Context as _, Result};
+use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::ByteString;
+use kube::{Client, Config, api::PostParams, core::Request};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::call::within;
+
+/// A change of one key.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    /// The revision that it made; one after the other for all keys.
+    pub(super) revision: u64,
+    pub(super) key: String,
+    /// `None`: the key was deleted.
+    pub(super) value: Option<Vec<u8>>,
+    /// What was there before.
+    pub(super) before: Option<Vec<u8>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Store(Client);
+
+/// Where Nodes begin; Pods, the last kind that the referee reads, end before the other. In between are other kinds too.
+const RANGE: (&str, &str) = ("/registry/minions/", "/registry/pods0");
+const CALL: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// The store at this URL.
+    pub(super) fn at(url: &str) -> Result<Self> {
+        let mut config = Config::new(url.parse().with_context(|| format!("the URL {url}"))?);
+        config.default_retry = false;
+        Ok(Self(Client::try_from(config).context("building a client for etcd")?))
+    }
+
+    /// Writes a key, and returns the revision of that.
+    pub(super) async fn put(&self, key: &str) -> Result<u64> {
+        let answer: Answer = self.post("/v3/kv/put", &json!({"key": bytes(key), "value": ""})).await?;
+        answer.header.revision()
+    }
+
+    /// All that is there now, as if each had just come, in the order of the last changes; and then every change, in
+    /// order. The stream ends only when etcd does.
+    pub(super) async fn changes(&self) -> Result<impl Stream<Item = Result<Change>> + use<>> {
+        let range = json!({"key": bytes(RANGE.0), "range_end": bytes(RANGE.1), "sort_target": "MOD"});
+        let now: Answer = self.post("/v3/kv/range", &range).await?;
+        let start = now.header.revision()? + 1;
+        let first: Vec<_> = now.kvs.into_iter().map(|pair| pair.change(None)).collect();
+        let create =
+            json!({"key": range["key"], "range_end": range["range_end"], "start_revision": start, "prev_kv": true});
+        let body = json!({"create_request": create}).to_string().into_bytes();
+        let request = Request::new("/v3/watch").create(&PostParams::default(), body)?;
+        let lines = within(CALL, "watching etcd", self.0.request_stream(request)).await?.lines();
+        let later = lines.map(|line| changes_of(&line.context("reading from etcd")?));
+        let later = later.map_ok(|changes| stream::iter(changes.into_iter().map(Ok))).try_flatten();
+        Ok(stream::iter(first).chain(later))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        let request = Request::new(path).create(&PostParams::default(), body.to_string().into_bytes())?;
+        within(CALL, format!("asking etcd ({path})"), self.0.request(request)).await
+    }
+}
+
+/// An answer to a write or a read.
+#[derive(Deserialize)]
+struct Answer {
+    header: Header,
+    #[serde(default)]
+    kvs: Vec<Pair>,
+}
+
+/// A line of a watch.
+#[derive(Deserialize)]
+struct Line {
+    result: Batch,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    #[serde(default)]
+    events: Vec<Event>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    /// `DELETE`, or nothing: then it is a write.
+    #[serde(default)]
+    r#type: String,
+    kv: Pair,
+    prev_kv: Option<Pair>,
+}
+
+/// etcd writes 64-bit numbers as text.
+#[derive(Deserialize)]
+struct Header {
+    revision: String,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    key: ByteString,
+    mod_revision: String,
+    #[serde(default)]
+    value: ByteString,
+}
+
+impl Header {
+    fn revision(&self) -> Result<u64> {
+        number(&self.revision)
+    }
+}
+
+impl Pair {
+    fn change(self, before: Option<Self>) -> Result<Change> {
+        Ok(Change {
+            revision: number(&self.mod_revision)?,
+            key: String::from_utf8(self.key.0).context("a key is not UTF-8")?,
+            value: Some(self.value.0),
+            before: before.map(|pair| pair.value.0),
+        })
+    }
+}
+
+fn changes_of(line: &str) -> Result<Vec<Change>> {
+    let line: Line = serde_json::from_str(line).with_context(|| format!("a line of etcd's watch: {line}"))?;
+    let change = |event: Event| {
+        let mut change = event.kv.change(event.prev_kv)?;
+        if event.r#type == "DELETE" {
+            change.value = None;
+        }
+        Ok(change)
+    };
+    line.result.events.into_iter().map(change).collect()
+}
+
+fn bytes(text: &str) -> Value {
+    json!(ByteString(text.as_bytes().to_vec()))
+}
+
+fn number(text: &str) -> Result<u64> {
+    text.parse().with_context(|| format!("not a revision: {text}"))
+}
