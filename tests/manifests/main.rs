@@ -13,6 +13,7 @@ use clap::{Arg, CommandFactory};
 use serde_json::Value;
 
 mod apply;
+mod documents;
 
 /// The files of `manifests/` in the order in which `kubectl apply -f manifests/` takes them, and what each one holds.
 const FILES: [(&str, &[&str]); 4] = [
@@ -188,6 +189,11 @@ fn probes_and_scrapes_go_to_the_port_that_is_listened_on() {
 #[test]
 fn the_agents_settings_are_flags_that_it_has() {
     check_settings::<reboot_agent::args::Args>("agent");
+}
+
+#[test]
+fn the_controllers_settings_are_flags_that_it_has() {
+    check_settings::<reboot_controller::args::Args>("controller");
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod call;
 pub mod control_plane;
 pub mod nodes;
 pub mod process;
+pub mod proxy;
 pub mod referee;
 pub mod scratch;
 pub mod sim;

@@ -51,6 +51,14 @@ impl Metrics {
         agent.register("update_engine_connected", "1 while update_engine is heard on the bus", connected);
         let malformed = metrics.malformed.clone();
         agent.register("malformed_annotations", "Malformed annotations on this Node", malformed);
+        metrics.expose_all();
         metrics
+    }
+
+    /// A counter that is missing until its first event cannot be alerted on, so all labels appear from the start.
+    fn expose_all(&self) {
+        for result in ["accepted", "refused"] {
+            drop(self.evictions.get_or_create(&EvictionLabels { result }));
+        }
     }
 }

@@ -8,6 +8,9 @@ use reboot_core::Now;
 use reboot_core::plan::Plan;
 use reboot_core::reason::WaitReason;
 
+/// Every state of a node, in the order of a cycle.
+const STATES: [&str; 5] = ["idle", "waiting", "granted", "draining", "rebooting"];
+
 /// What the controller counts.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -60,20 +63,27 @@ impl Metrics {
         controller.register("leader", "1 while this process holds the lease", metrics.leader.clone());
         let malformed = metrics.malformed.clone();
         controller.register("malformed_inputs", "Malformed annotations, and the ledger if it is lost", malformed);
+        metrics.expose_all();
         metrics
+    }
+
+    /// A gauge that is missing until its first node cannot be alerted on, so all labels appear from the start.
+    fn expose_all(&self) {
+        for state in STATES {
+            drop(self.nodes.get_or_create(&StateLabels { state }));
+        }
+        for reason in WaitReason::CODES {
+            drop(self.waiting.get_or_create(&ReasonLabels { reason }));
+        }
     }
 
     /// Shows what a plan counted.
     pub fn show(&self, plan: &Plan, now: Now) {
         let census = &plan.census;
         let busy = census.waiting + census.granted + census.draining + census.rebooting;
-        for (state, count) in [
-            ("idle", census.nodes.saturating_sub(busy)),
-            ("waiting", census.waiting),
-            ("granted", census.granted),
-            ("draining", census.draining),
-            ("rebooting", census.rebooting),
-        ] {
+        let idle = census.nodes.saturating_sub(busy);
+        let counts = [idle, census.waiting, census.granted, census.draining, census.rebooting];
+        for (state, count) in STATES.into_iter().zip(counts) {
             self.nodes.get_or_create(&StateLabels { state }).set(gauge(count));
         }
         for reason in WaitReason::CODES {

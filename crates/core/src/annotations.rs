@@ -25,7 +25,8 @@ pub const STATUS: &str = "reboot-operator.io/reboot-status";
 pub const PAUSED: &str = "reboot-operator.io/reboot-paused";
 /// The agent: how the latest cycle ended: see [`crate::values::LastReboot`].
 pub const LAST_REBOOT: &str = "reboot-operator.io/last-reboot";
-/// The controller: a fresh value each time, so that every earlier write to the Node is stale.
+/// The controller: a fresh value each time, so that every earlier write to the Node is stale. With a grant it is the
+/// grant's id.
 pub const FENCE: &str = "reboot-operator.io/reboot-fence";
 
 /// Every key, in the order of the table in `PROTOCOL.md`.

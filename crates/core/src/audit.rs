@@ -87,7 +87,8 @@ pub enum Fault {
     CycleLeftOut,
 }
 
-/// How long a grant that a person removed must not come back, unless the person asks again.
+/// How long a grant that a person removed must not come back, unless the person then says anything to the contrary: asks,
+/// forces, ends a pause, corrects a malformed value.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The state of the world as far as the promises need it.
@@ -136,10 +137,7 @@ impl Audit {
         let same = |before: &&NodeView| after.is_some_and(|after| after.uid == before.uid);
         let before = before.as_ref().filter(same);
         self.slots.node_changed(actor, name, before, after);
-        let Some(after) = after else {
-            known.committed = None;
-            return Vec::new();
-        };
+        let Some(after) = after else { return Vec::new() };
         let mut faults = Vec::new();
         match (actor, before) {
             (Actor::Agent, Some(before)) => faults.extend(known.agent_wrote(before, after, &self.slots)),
@@ -191,17 +189,15 @@ impl Audit {
 impl Known {
     fn agent_wrote(&mut self, before: &NodeView, after: &NodeView, slots: &Slots) -> Vec<Fault> {
         let mut faults = Vec::new();
-        match after.in_progress.get() {
-            Some(progress) if progress.phase == Phase::Rebooting && self.committed != Some(progress.id) => {
-                faults.extend(committed(before, progress, slots));
-                self.committed = Some(progress.id);
-            }
-            Some(_) => {}
-            None => self.committed = None,
+        let rebooting = after.in_progress.get().filter(|progress| progress.phase == Phase::Rebooting);
+        if let Some(progress) = rebooting.filter(|progress| self.committed != Some(progress.id)) {
+            faults.extend(committed(before, progress, slots));
+            self.committed = Some(progress.id);
         }
         let Some(last) = after.last_reboot.get().filter(|_| after.last_reboot != before.last_reboot) else {
             return faults;
         };
+        self.committed = self.committed.filter(|id| last.id != Some(*id));
         let ended = match last.outcome {
             Outcome::Rebooted => last.id.map(|id| id.boot),
             Outcome::FoundRebooted => before.compatible_request().map(|request| request.boot),
@@ -222,9 +218,11 @@ impl Known {
     }
 
     fn person_wrote(&mut self, before: &NodeView, after: &NodeView, mono: Duration) {
-        let granted = |node: &NodeView| matches!(node.permission.get(), Some(Permission::Granted(_)));
+        let live = |id: &GrantId| Some(id.boot) == self.boot;
+        let granted = |node: &NodeView| matches!(node.permission.get(), Some(Permission::Granted(id)) if live(id));
         let forced = after.permission.get() == Some(&Permission::Now);
-        if forced || before.needed != after.needed || before.paused != after.paused {
+        let corrected = before.permission.malformed().is_some();
+        if forced || corrected || before.needed != after.needed || before.paused != after.paused {
             self.grant_removed = None;
         } else if granted(before) && !granted(after) {
             self.grant_removed = Some(mono);

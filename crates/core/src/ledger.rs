@@ -175,9 +175,10 @@ impl Ledger {
     }
 }
 
-/// The patch that hands a grant to its Node: permission, and no more waiting.
+/// The patch that hands a grant to its Node: permission, and no more waiting. The fence keeps the id when somebody
+/// removes the permission, so that any controller can tell a grant that was removed from one that never arrived.
 pub fn grant_patch(id: GrantId) -> NodePatch {
-    NodePatch::default().set(key::REBOOT, id).remove(key::WAITING)
+    NodePatch::default().set(key::REBOOT, id).set(key::FENCE, id).remove(key::WAITING)
 }
 
 /// The slot that a node in progress must have, if it has none or one under another id. This is how forced cycles are

@@ -34,6 +34,8 @@ pub mod plan;
 pub mod quota;
 pub mod reason;
 pub mod selector;
+#[cfg(test)]
+mod simulation;
 pub mod step;
 pub mod values;
 

@@ -123,6 +123,11 @@ pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) 
             plan.actions.extend(view.nodes.iter().filter_map(|node| adopt_or_expel(node, ledger, policy, now)));
         }
     }
+    for action in &plan.actions {
+        if let Action::Adopt(node) = action {
+            capacity.adopt(node);
+        }
+    }
     let candidates = waiting::sort(view, policy, memory, now, &mut plan);
     grant_in_order(candidates, &mut capacity, now, &mut plan);
     explain(view, now, &mut plan);

@@ -38,6 +38,8 @@ struct State {
     /// What `update_engine` has installed, to be booted.
     installed: Option<String>,
     kubeconfig: PathBuf,
+    /// What runs as the agent, where it is not the agent.
+    agent_program: Option<PathBuf>,
     /// The agent's arguments, once it was started; a boot starts it again.
     agent_args: Option<Vec<String>>,
     agent: Option<Process>,
@@ -63,6 +65,7 @@ impl Machine {
             up: true,
             installed: None,
             kubeconfig,
+            agent_program: None,
             agent_args: None,
             agent: None,
             failures: Vec::new(),
@@ -117,6 +120,11 @@ impl Machine {
     pub async fn announce_update(&self, version: &str) -> Result<()> {
         self.state().installed = Some(version.to_owned());
         self.engine.set(FakeEngine::NEED_REBOOT, version).await
+    }
+
+    /// From now on this program is started as its agent, in the agent's environment.
+    pub fn replace_agent(&self, program: PathBuf) {
+        self.state().agent_program = Some(program);
     }
 
     /// Starts its agent with these arguments (after the boot, when the machine is down), and again after every boot.
@@ -234,7 +242,8 @@ impl Machine {
 
     fn launch(&self, state: &mut State) -> Result<()> {
         let Some(args) = &state.agent_args else { return Ok(()) };
-        let mut command = Command::new(program("reboot-agent", "REBOOT_AGENT_BIN")?);
+        let program = state.agent_program.clone().map_or_else(|| program("reboot-agent", "REBOOT_AGENT_BIN"), Ok)?;
+        let mut command = Command::new(program);
         command
             .env("REBOOT_AGENT_KUBECONFIG", &state.kubeconfig)
             .env("REBOOT_AGENT_NODE_NAME", self.node.name())

@@ -40,11 +40,9 @@ impl Slots {
         let Some(held) = self.held.as_mut().and_then(|held| held.get_mut(name)) else { return };
         let fenced = match (before, after) {
             (Some(before), Some(after)) => {
-                let still = matches!(after.permission.get(), Some(Permission::Granted(id)) if Some(*id) == held.slot.id);
-                actor == Actor::Controller
-                    && before.fence != after.fence
-                    && before.in_progress.is_absent()
-                    && !still
+                let still =
+                    matches!(after.permission.get(), Some(Permission::Granted(id)) if Some(*id) == held.slot.id);
+                actor == Actor::Controller && before.fence != after.fence && before.in_progress.is_absent() && !still
             }
             _ => false,
         };

@@ -138,10 +138,10 @@ fn s1_a_slot_is_taken_within_the_limit_only() {
 #[test]
 fn s1_a_grant_has_a_slot_and_an_id_of_its_own() {
     check(world().writes(Actor::Controller, "a", |node| grant(node, "1")), &[Fault::GrantWithoutSlot]);
-    check(world().granted("b", "1").writes(Actor::Controller, "a", |node| grant(node, "1")), &[
-        Fault::GrantRepeated,
-        Fault::GrantWithoutSlot,
-    ]);
+    check(
+        world().granted("b", "1").writes(Actor::Controller, "a", |node| grant(node, "1")),
+        &[Fault::GrantRepeated, Fault::GrantWithoutSlot],
+    );
     let withdrawn = || world().granted("a", "1").writes(Actor::Controller, "a", |node| node.permission = Field::Absent);
     check(withdrawn().writes(Actor::Controller, "a", |node| grant(node, "1")), &[Fault::GrantRepeated]);
     check(withdrawn().ledger_lost().writes(Actor::Controller, "a", |node| grant(node, "2")), &[]);
@@ -171,8 +171,8 @@ fn s2_logind_is_called_after_the_point_of_no_return_and_without_pods_left() {
     check(committed().boots("a").calls("a", 0, false), &[Fault::CallWithoutCommit]);
     let removed = committed().writes(Actor::Person, "a", |node| node.in_progress = Field::Absent);
     check(removed.calls("a", 0, false), &[]);
-    let given_back = committed()
-        .writes(Actor::Agent, "a", |node| report(node, Outcome::GaveBack, EndReason::RebootRefused, "1"));
+    let given_back =
+        committed().writes(Actor::Agent, "a", |node| report(node, Outcome::GaveBack, EndReason::RebootRefused, "1"));
     check(given_back.calls("a", 0, false), &[Fault::CallWithoutCommit]);
 }
 
@@ -182,9 +182,7 @@ fn s3_a_reboot_is_reported_when_the_boot_differs_and_kubelet_says_so() {
     let done = |world: World| {
         world.writes(Actor::Agent, "a", |node| report(node, Outcome::Rebooted, EndReason::Rebooted, "1"))
     };
-    let confirmed = |ready| {
-        move |node: &mut NodeView| (node.boot, node.ready) = (NEXT.parse().ok(), ready)
-    };
+    let confirmed = |ready| move |node: &mut NodeView| (node.boot, node.ready) = (NEXT.parse().ok(), ready);
     check(done(committed().boots("a").writes(Actor::Machine, "a", confirmed(true))), &[]);
     check(done(committed().boots("a").writes(Actor::Machine, "a", confirmed(false))), &[Fault::ReportUnconfirmed]);
     check(done(committed().boots("a")), &[Fault::ReportUnconfirmed]);
@@ -198,8 +196,8 @@ fn s4_only_the_agents_cordon_is_removed() {
     check(uncordons(cordons(Actor::Agent), Actor::Agent), &[]);
     check(uncordons(cordons(Actor::Person), Actor::Agent), &[Fault::ForeignCordonRemoved]);
     check(uncordons(cordons(Actor::Person), Actor::Person), &[]);
-    let passed_on = uncordons(cordons(Actor::Agent), Actor::Person)
-        .writes(Actor::Person, "a", |node| node.unschedulable = true);
+    let passed_on =
+        uncordons(cordons(Actor::Agent), Actor::Person).writes(Actor::Person, "a", |node| node.unschedulable = true);
     check(uncordons(passed_on, Actor::Agent), &[Fault::ForeignCordonRemoved]);
     check(uncordons(cordons(Actor::Agent), Actor::Controller), &[]);
 }
@@ -256,14 +254,16 @@ fn s6_a_slot_is_freed_by_evidence_alone() {
     check(freed(granted()), &[Fault::SlotFreedWithoutEvidence]);
     check(freed(granted().writes(Actor::Agent, "a", report)), &[]);
     check(freed(granted().writes(Actor::Controller, "a", fence)), &[]);
-    check(freed(granted().draining("a", "1").writes(Actor::Controller, "a", fence)), &[Fault::SlotFreedWithoutEvidence]);
+    check(
+        freed(granted().draining("a", "1").writes(Actor::Controller, "a", fence)),
+        &[Fault::SlotFreedWithoutEvidence],
+    );
     let gone = |node: &mut NodeView| node.permission = Field::Absent;
     check(freed(granted().writes(Actor::Person, "a", gone)), &[Fault::SlotFreedWithoutEvidence]);
     check(freed(granted().writes(Actor::Machine, "a", |node| node.uid = "a2".into())), &[]);
-    let booted = |ready| {
-        move |node: &mut NodeView| (node.boot, node.ready) = (NEXT.parse().ok(), ready)
-    };
-    let rebooted = |ready| granted().writes(Actor::Person, "a", gone).boots("a").writes(Actor::Machine, "a", booted(ready));
+    let booted = |ready| move |node: &mut NodeView| (node.boot, node.ready) = (NEXT.parse().ok(), ready);
+    let rebooted =
+        |ready| granted().writes(Actor::Person, "a", gone).boots("a").writes(Actor::Machine, "a", booted(ready));
     check(freed(rebooted(true)), &[]);
     check(freed(rebooted(false)), &[Fault::SlotFreedWithoutEvidence]);
 }

@@ -82,6 +82,9 @@ fn a_grant_that_is_not_taken_up_is_withdrawn_never_just_freed() {
     check(Some(&node(BOOT, true, granted())), Some(120), verdict(Withdrawal::NotPickedUp));
     check(Some(&node(BOOT, true, json!({}))), None, verdict(Withdrawal::NotWritten));
     check(Some(&node(BOOT, true, json!({}))), Some(1), verdict(Withdrawal::GrantRemoved));
+    let fence = |serial| json!({ key::FENCE: format!("{BOOT}.{serial}") });
+    check(Some(&node(BOOT, true, fence(7))), None, verdict(Withdrawal::GrantRemoved));
+    check(Some(&node(BOOT, true, fence(6))), None, verdict(Withdrawal::NotWritten));
     check(Some(&node("garbage", true, json!({}))), Some(1), verdict(Withdrawal::GrantRemoved));
     check(Some(&node(BOOT, true, json!({ key::REBOOT: "garbage" }))), Some(1), verdict(Withdrawal::GrantRemoved));
     check(Some(&node(BOOT, true, with(granted(), json!({ key::PAUSED: "" })))), Some(1), verdict(Withdrawal::Paused));

@@ -59,6 +59,14 @@ impl Capacity {
         self.slots
     }
 
+    /// Counts the slot that a node in progress will get before anything is granted.
+    pub(super) fn adopt(&mut self, node: &str) {
+        if !self.held.contains_key(node) {
+            self.slots += 1;
+            self.unavailable.insert(node.to_owned());
+        }
+    }
+
     /// Takes a slot for the node, or says why there is none.
     pub(super) fn admit(&mut self, node: &str, now: Now) -> Result<(), WaitReason> {
         if let Some(why) = &self.lost {

@@ -213,6 +213,7 @@ fn a_forced_node_needs_no_slot_but_is_counted_once_it_is_in_progress() {
     let counted = fleet("1", &[], &["a:now,draining=now-9,cordoned", "b:asks"]);
     assert_eq!(counted.plan().actions[0], Action::Adopt("a".into()));
     check(&counted, &[], &["b=QuotaUsed@a"]);
+    check(&fleet("1", &[], &["a:now,draining=now-9", "b:asks"]), &[], &["b=QuotaUsed"]);
 }
 
 #[test]

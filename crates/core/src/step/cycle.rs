@@ -14,7 +14,7 @@ pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
         return call_logind(s, progress);
     }
     if let Some(committed) = s.memory.cycle(s.node).filter(|known| known.phase == Phase::Rebooting) {
-        return restore(committed);
+        return restore(s, committed);
     }
     match reason_to_stop(s, progress) {
         Some(reason) => give_back(s, progress, reason, None),
@@ -27,11 +27,14 @@ pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
 pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress) -> Step {
     match lost.phase {
         Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
-        Phase::Rebooting => restore(lost),
+        Phase::Rebooting => restore(s, lost),
     }
 }
 
-fn restore(committed: &InProgress) -> Step {
+fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {
+    if let (Some(CallReply::Refused(words)), _) = s.memory.call(s.now) {
+        return give_back(s, committed, EndReason::RebootRefused, Some(words.clone()));
+    }
     let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
     let note = Note { warning: true, reason: "Restored", text };
     Step::new(Action::Write(NodePatch::default().set(key::IN_PROGRESS, committed), Some(note)))

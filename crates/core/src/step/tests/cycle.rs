@@ -228,6 +228,8 @@ fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
     let Action::Write(patch, note) = refused.step().action else { panic!("a write") };
     assert!(patch.get(key::LAST_REBOOT).unwrap().unwrap().contains("blocked by an inhibitor"));
     assert!(note.unwrap().warning);
+    let removed = refused.then("asks granted=7 cordon=reboot-agent");
+    check_scene(&removed, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
 }
 
 #[test]

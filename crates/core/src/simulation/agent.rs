@@ -1,0 +1,148 @@
+//! The agent's loop around the real [`step`], as the agent's process runs it.
+
+use std::time::Duration;
+
+use super::world::{Failure, World};
+use crate::audit::Actor;
+use crate::drain::PodView;
+use crate::node::NodeView;
+use crate::step::{Action, EvictReply, HostView, Memory, Situation, Step, step};
+
+/// One run of the agent's process.
+pub(super) struct Agent {
+    memory: Memory,
+    /// How far the watch of the Node has come in the history, and what reads and writes have shown since.
+    watched: usize,
+    newest: Option<NodeView>,
+    pods: Option<Vec<PodView>>,
+    started: Duration,
+    /// When it wants to look again by itself.
+    pub(super) wake: Option<Duration>,
+}
+
+impl Agent {
+    pub(super) fn started_at(mono: Duration) -> Self {
+        Self { memory: Memory::default(), watched: 0, newest: None, pods: None, started: mono, wake: None }
+    }
+
+    /// One turn of the loop; whether anything was done.
+    fn turn(&mut self, world: &mut World, host: usize) -> Result<bool, Failure> {
+        self.watch(world, host);
+        let Some(node) = self.newest.clone() else { return Ok(false) };
+        self.memory.observe(&node, self.now(world));
+        let view = world.hosts[host].machine.host_view(self.pods.clone(), false, world.mono);
+        let decided = self.decide(world, &node, &view, false);
+        self.wake = decided.wake.map(|delay| world.mono + delay);
+        match decided.action {
+            Action::Refresh => self.act_on_fresh_view(world, host),
+            action => self.act(world, host, action, &node, &view),
+        }
+    }
+
+    fn now(&self, world: &World) -> crate::Now {
+        crate::Now { mono: world.mono.saturating_sub(self.started), ..world.now() }
+    }
+
+    fn watch(&mut self, world: &mut World, host: usize) {
+        let history = world.hosts[host].history.len();
+        let behind = if world.faults && world.random.once_in(3) { world.random.below(4) } else { 0 };
+        self.watched = self.watched.max(history.saturating_sub(1 + behind));
+        let seen = world.hosts[host].history[self.watched].clone();
+        let version = |node: &NodeView| node.resource_version.parse::<u64>().unwrap();
+        if seen.is_none() || self.newest.as_ref().map(version) < seen.as_ref().map(version) {
+            self.newest = seen;
+        }
+        let in_progress = self.newest.as_ref().is_some_and(|node| node.in_progress.get().is_some());
+        if !in_progress {
+            self.pods = None;
+        } else if behind == 0 {
+            self.pods = Some(world.hosts[host].machine.pods());
+        }
+    }
+
+    fn decide(&mut self, world: &World, node: &NodeView, host: &HostView, fresh: bool) -> Step {
+        let (memory, policy, now) = (&self.memory, &world.step_policy, self.now(world));
+        step(&Situation { node, host, memory, policy, fresh, now })
+    }
+
+    fn act_on_fresh_view(&mut self, world: &mut World, host: usize) -> Result<bool, Failure> {
+        self.read(world, host)?;
+        let pods = world.hosts[host].machine.pods();
+        world.disturb()?;
+        let view = world.hosts[host].machine.host_view(Some(pods), true, world.mono);
+        let Some(node) = self.newest.clone() else { return Ok(true) };
+        self.memory.observe(&node, self.now(world));
+        let decided = self.decide(world, &node, &view, true);
+        if matches!(decided.action, Action::Wait | Action::Refresh) {
+            self.wake = Some(world.mono + decided.wake.unwrap_or(Duration::from_secs(30)));
+            return Ok(false);
+        }
+        self.act(world, host, decided.action, &node, &view)
+    }
+
+    fn act(
+        &mut self,
+        world: &mut World,
+        host: usize,
+        action: Action,
+        node: &NodeView,
+        view: &HostView,
+    ) -> Result<bool, Failure> {
+        world.disturb()?;
+        match action {
+            Action::Wait | Action::Refresh => return Ok(false),
+            Action::Write(patch, _) => {
+                match world.patch(Actor::Agent, host, node, &patch) {
+                    Ok(node) => self.newest = Some(node),
+                    Err(Failure::Crash) => return Err(Failure::Crash),
+                    Err(_) => return self.read(world, host).map(|()| true),
+                }
+                self.memory.wrote(self.now(world));
+            }
+            Action::Evict(pods) => {
+                for pod in pods {
+                    self.memory.evicting(&pod.uid);
+                    world.disturb()?;
+                    let reply: EvictReply = world.evict(host, &pod.uid);
+                    self.memory.evicted(&pod.uid, reply, self.now(world));
+                }
+            }
+            Action::Reboot => {
+                let may_be_left = world.step_policy.on_drain_timeout == crate::step::OnDrainTimeout::Reboot;
+                let (name, pods) = (world.hosts[host].name.clone(), view.pods.clone().unwrap_or_default());
+                world.violations.extend(world.audit.logind_called(&name, &pods, may_be_left));
+                let reply = world.call_logind(host);
+                world.disturb()?;
+                self.memory.called(reply, self.now(world));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the Node afresh.
+    fn read(&mut self, world: &mut World, host: usize) -> Result<(), Failure> {
+        world.disturb()?;
+        self.newest = world.view(host).cloned();
+        Ok(())
+    }
+}
+
+impl World {
+    /// The agent of this host takes one turn, if it is there; whether anything was done.
+    pub(super) fn run_agent(&mut self, host: usize) -> bool {
+        let Some(mut agent) = self.hosts[host].agent.take() else { return false };
+        let boot = self.hosts[host].machine.boot;
+        let done = agent.turn(self, host);
+        let machine = &self.hosts[host].machine;
+        if machine.is_down() || machine.boot != boot {
+            return true;
+        }
+        if done == Err(Failure::Crash) {
+            let name = self.hosts[host].name.clone();
+            self.tell(|| format!("the agent of {name} starts anew"));
+            agent = Agent::started_at(self.mono);
+        }
+        self.hosts[host].agent = Some(agent);
+        done != Ok(false)
+    }
+}

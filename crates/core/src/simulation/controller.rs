@@ -1,0 +1,205 @@
+//! The controller's loop around the real [`plan`], as the controller's process runs it.
+
+use std::time::Duration;
+
+use super::world::{Failure, World};
+use crate::annotations::NodePatch;
+use crate::audit::Actor;
+use crate::ledger::{self, Ledger, LedgerState, Slot, Verdict, Withdrawal};
+use crate::node::NodeView;
+use crate::plan::{Action, ClusterView, Memory, plan};
+use crate::values::Permission;
+
+/// One run of a controller's process.
+#[derive(Default)]
+pub(super) struct Controller {
+    memory: Memory,
+    /// How far the watch has come in the history of each node.
+    watched: Vec<usize>,
+    /// As last read or written; `None`: to be read.
+    ledger: Option<LedgerState>,
+    /// When it wants to look again by itself.
+    pub(super) wake: Option<Duration>,
+}
+
+impl Controller {
+    /// One plan, carried out; whether there was anything to do.
+    fn turn(&mut self, world: &mut World) -> Result<bool, Failure> {
+        if self.ledger.is_none() || (world.faults && world.random.once_in(4)) {
+            world.disturb()?;
+            self.ledger = Some(world.read_ledger());
+        }
+        let nodes = self.watch(world);
+        let state = self.ledger.clone().unwrap();
+        let view = ClusterView { nodes: &nodes, ledger: &state, home: Some("n0") };
+        let now = world.now();
+        self.memory.observe(&view, now);
+        let plan = plan(&view, &world.plan_policy, &self.memory, now);
+        self.wake = plan.wake.map(|delay| world.mono + delay);
+        for action in &plan.actions {
+            world.disturb()?;
+            world.tell(|| format!("the controller does {}", in_words(action)));
+            let cached = nodes.iter().find(|node| node.name == action.node());
+            self.act(world, action, cached)?;
+        }
+        Ok(!plan.actions.is_empty())
+    }
+
+    fn watch(&mut self, world: &mut World) -> Vec<NodeView> {
+        self.watched.resize(world.hosts.len(), 0);
+        let mut nodes = Vec::new();
+        for host in 0..world.hosts.len() {
+            let behind = if world.faults && world.random.once_in(3) { world.random.below(5) } else { 0 };
+            let newest = world.hosts[host].history.len() - 1;
+            self.watched[host] = self.watched[host].max(newest.saturating_sub(behind));
+            nodes.extend(world.hosts[host].history[self.watched[host]].clone());
+        }
+        nodes
+    }
+
+    fn act(&mut self, world: &mut World, action: &Action, cached: Option<&NodeView>) -> Result<(), Failure> {
+        match (action, cached) {
+            (Action::Rebuild, _) => self.rebuild(world),
+            (Action::Settle(slot), _) => self.settle(world, slot),
+            (Action::Adopt(name), _) => match get(world, name)? {
+                Some(node) => match ledger::adoption(&node, self.known().slot(name), world.now()) {
+                    Some(slot) => self.replace(world, &self.known().with(slot)),
+                    None => Ok(()),
+                },
+                None => Ok(()),
+            },
+            (Action::Expel(name), _) => match get(world, name)? {
+                Some(node) if ledger::is_stray(&node, self.known().slot(name)) => {
+                    withdraw(world, &node, Withdrawal::NotWritten).map(drop)
+                }
+                _ => Ok(()),
+            },
+            (Action::Grant(_), Some(node)) => self.grant(world, node),
+            (Action::Explain(_, waiting), Some(node)) => {
+                let patch = NodePatch::default();
+                let patch = match waiting {
+                    Some(waiting) => patch.set(crate::annotations::WAITING, waiting),
+                    None => patch.remove(crate::annotations::WAITING),
+                };
+                ignore_conflict(write(world, node, &patch).map(drop))
+            }
+            (Action::Grant(_) | Action::Explain(..), None) => Ok(()),
+        }
+    }
+
+    fn known(&self) -> &Ledger {
+        self.ledger.as_ref().and_then(LedgerState::known).unwrap()
+    }
+
+    fn replace(&mut self, world: &mut World, next: &Ledger) -> Result<(), Failure> {
+        world.disturb()?;
+        match world.replace_ledger(next) {
+            Ok(ledger) => {
+                self.ledger = Some(LedgerState::Known(ledger));
+                Ok(())
+            }
+            Err(failure) => {
+                self.ledger = None;
+                Err(failure)
+            }
+        }
+    }
+
+    fn settle(&mut self, world: &mut World, slot: &Slot) -> Result<(), Failure> {
+        let node = get(world, &slot.node)?;
+        let now = world.now();
+        let verdict = ledger::judge(slot, node.as_ref(), self.memory.handover(slot, &world.plan_policy, now));
+        world.tell(|| format!("the verdict on {}'s slot is {verdict:?}", slot.node));
+        if let (Verdict::Withdraw(why), Some(node)) = (verdict, &node) {
+            withdraw(world, node, why)?;
+        }
+        if verdict == Verdict::Keep { Ok(()) } else { self.replace(world, &self.known().without(&slot.node)) }
+    }
+
+    fn grant(&mut self, world: &mut World, node: &NodeView) -> Result<(), Failure> {
+        let Some((next, id)) = self.known().with_grant(node, world.now()) else { return Ok(()) };
+        self.replace(world, &next)?;
+        match write(world, node, &ledger::grant_patch(id)) {
+            Ok(_) => self.memory.wrote_grant(id, world.now()),
+            Err(Failure::Conflict | Failure::Gone) => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn rebuild(&mut self, world: &mut World) -> Result<(), Failure> {
+        world.create_ledger();
+        world.disturb()?;
+        self.ledger = None;
+        let LedgerState::Lost(lost) = world.read_ledger() else { return Ok(()) };
+        let Some(version) = lost.version else { return Ok(()) };
+        world.disturb()?;
+        let listed: Vec<NodeView> = (0..world.hosts.len()).filter_map(|host| world.view(host).cloned()).collect();
+        let mut slots = Vec::new();
+        for mut node in listed {
+            loop {
+                if let Some(slot) = ledger::taken_in(&node, world.now()) {
+                    slots.push(slot);
+                    break;
+                }
+                let asks = node.needed.is_some() || matches!(node.permission.get(), Some(Permission::Now));
+                if !asks {
+                    break;
+                }
+                match withdraw(world, &node, Withdrawal::NotWritten) {
+                    Ok(_) => break,
+                    Err(Failure::Conflict) => match get(world, &node.name)? {
+                        Some(fresh) => node = fresh,
+                        None => break,
+                    },
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        self.replace(world, &Ledger::complete(version, slots))
+    }
+}
+
+fn get(world: &mut World, name: &str) -> Result<Option<NodeView>, Failure> {
+    world.disturb()?;
+    Ok(world.index(name).and_then(|host| world.view(host).cloned()))
+}
+
+fn write(world: &mut World, seen: &NodeView, patch: &NodePatch) -> Result<NodeView, Failure> {
+    world.disturb()?;
+    let host = world.index(&seen.name).ok_or(Failure::Gone)?;
+    world.patch(Actor::Controller, host, seen, patch)
+}
+
+fn withdraw(world: &mut World, node: &NodeView, why: Withdrawal) -> Result<NodeView, Failure> {
+    let (fence, now) = (world.fresh_fence(), world.now());
+    write(world, node, &ledger::withdraw_patch(node, why, &fence, now))
+}
+
+fn ignore_conflict(reply: Result<(), Failure>) -> Result<(), Failure> {
+    if matches!(reply, Err(Failure::Conflict | Failure::Gone)) { Ok(()) } else { reply }
+}
+
+fn in_words(action: &Action) -> String {
+    match action {
+        Action::Settle(slot) => format!("settle {}", slot.node),
+        Action::Explain(name, waiting) => {
+            format!("explain {name} {}", waiting.as_ref().map_or("nothing", |waiting| &waiting.reason))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+impl World {
+    /// This controller makes one plan and carries it out; whether there was anything to do.
+    pub(super) fn run_controller(&mut self, number: usize) -> bool {
+        let Some(mut controller) = self.controllers[number].take() else { return false };
+        let done = controller.turn(self);
+        if done == Err(Failure::Crash) {
+            self.tell(|| format!("controller {number} starts anew"));
+            controller = Controller::default();
+        }
+        self.controllers[number] = Some(controller);
+        done != Ok(false)
+    }
+}

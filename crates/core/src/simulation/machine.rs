@@ -1,0 +1,237 @@
+//! A machine that goes down and comes up again, its kubelet, its update_engine and its logind, and the pods on it.
+
+use std::time::Duration;
+
+use super::agent::Agent;
+use super::random::Random;
+use super::world::{ApiNode, World};
+use crate::audit::Actor;
+use crate::drain::{Fate, PodRef, PodView};
+use crate::ids::BootId;
+use crate::step::{CallReply, Engine, EvictReply, HostView};
+
+pub(super) struct Machine {
+    pub(super) boot: BootId,
+    booted_at: Duration,
+    power: Power,
+    pub(super) engine: Engine,
+    os_version: u32,
+    pub(super) pods: Vec<Pod>,
+    kubelet: Kubelet,
+    made: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    Up,
+    /// logind prepares the shutdown until then.
+    Preparing(Duration),
+    /// Off until then.
+    Down(Duration),
+}
+
+/// When kubelet has something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kubelet {
+    Steady,
+    /// Silent: not Ready from then on.
+    Silent(Duration),
+    /// Says at that time that it is under the new boot, Ready or not yet.
+    Reports(Duration, bool),
+}
+
+#[derive(Clone)]
+pub(super) struct Pod {
+    view: PodView,
+    gone_at: Option<Duration>,
+}
+
+impl Machine {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let mut machine = Self {
+            boot: boot_id(1 + random.below(0xFFFF) as u128 * 0x1_0000),
+            booted_at: Duration::ZERO,
+            power: Power::Up,
+            engine: Engine::Otherwise,
+            os_version: 1,
+            pods: Vec::new(),
+            kubelet: Kubelet::Steady,
+            made: 0,
+        };
+        for _ in 0..random.below(3) {
+            machine.add_pod();
+        }
+        machine
+    }
+
+    pub(super) fn add_pod(&mut self) {
+        self.made += 1;
+        let name = format!("pod-{}", self.made);
+        let fate = if self.made % 4 == 0 { Fate::LeaveDaemonSet } else { Fate::Evict };
+        let view =
+            PodView { pod: PodRef { namespace: "default".into(), uid: name.clone(), name }, fate, terminating: false };
+        self.pods.push(Pod { view, gone_at: None });
+    }
+
+    pub(super) fn pods(&self) -> Vec<PodView> {
+        self.pods.iter().map(|pod| pod.view.clone()).collect()
+    }
+
+    /// What the agent sees; `pods` and `preparing` as far as it has read them.
+    pub(super) fn host_view(&self, pods: Option<Vec<PodView>>, fresh: bool, mono: Duration) -> HostView {
+        HostView {
+            boot: Some(self.boot),
+            os_version: Some(self.os_version.to_string()),
+            uptime: mono.saturating_sub(self.booted_at),
+            engine: self.engine.clone(),
+            pods,
+            preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
+            other_manager: None,
+        }
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self.power, Power::Down(_))
+    }
+
+    /// When the machine next does something by itself.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let power = match self.power {
+            Power::Up => None,
+            Power::Preparing(at) | Power::Down(at) => Some(at),
+        };
+        let kubelet = match self.kubelet {
+            Kubelet::Steady => None,
+            Kubelet::Silent(at) | Kubelet::Reports(at, _) => Some(at),
+        };
+        let pods = self.pods.iter().filter_map(|pod| pod.gone_at);
+        pods.chain(power).chain(kubelet).min()
+    }
+}
+
+fn boot_id(number: u128) -> BootId {
+    let text = format!("{number:032x}");
+    let groups = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
+    groups.join("-").parse().unwrap()
+}
+
+fn seconds(random: &mut Random, most: usize) -> Duration {
+    Duration::from_secs(random.below(most) as u64 + 1)
+}
+
+impl World {
+    /// Lets everything happen on this host that is due.
+    pub(super) fn elapse(&mut self, host: usize) {
+        let now = self.mono;
+        self.hosts[host].machine.pods.retain(|pod| pod.gone_at.is_none_or(|at| at > now));
+        match self.hosts[host].machine.power {
+            Power::Preparing(at) if at <= now => self.power_off(host),
+            Power::Down(at) if at <= now => self.boots(host),
+            _ => {}
+        }
+        match self.hosts[host].machine.kubelet {
+            Kubelet::Silent(at) if at <= now => {
+                self.hosts[host].machine.kubelet = Kubelet::Steady;
+                self.change(Actor::Machine, host, |node| node.ready = false);
+            }
+            Kubelet::Reports(at, ready) if at <= now => self.kubelet_reports(host, ready),
+            _ => {}
+        }
+    }
+
+    fn kubelet_reports(&mut self, host: usize, ready: bool) {
+        let later = self.mono + seconds(&mut self.random, 20);
+        self.hosts[host].machine.kubelet = if ready { Kubelet::Steady } else { Kubelet::Reports(later, true) };
+        let boot = self.hosts[host].machine.boot.to_string();
+        match self.hosts[host].api {
+            None => self.register(host),
+            Some(_) => self.change(Actor::Machine, host, |node: &mut ApiNode| (node.boot, node.ready) = (boot, ready)),
+        }
+    }
+
+    /// The machine goes down, and everything on it.
+    pub(super) fn power_off(&mut self, host: usize) {
+        let name = self.hosts[host].name.clone();
+        self.tell(|| format!("{name} goes down"));
+        let (up_at, silent_at) =
+            (self.mono + seconds(&mut self.random, 120), self.mono + seconds(&mut self.random, 60));
+        self.hosts[host].agent = None;
+        self.hosts[host].machine.power = Power::Down(up_at);
+        self.hosts[host].machine.kubelet = Kubelet::Silent(silent_at);
+    }
+
+    fn boots(&mut self, host: usize) {
+        let takes = !self.faults || self.random.once_in(2);
+        let report_at = self.mono + seconds(&mut self.random, 60);
+        let ready = self.random.once_in(2);
+        let machine = &mut self.hosts[host].machine;
+        let next: u128 = u128::from_str_radix(&machine.boot.to_string().replace('-', ""), 16).unwrap() + 1;
+        (machine.boot, machine.booted_at, machine.power) = (boot_id(next), self.mono, Power::Up);
+        machine.kubelet = Kubelet::Reports(report_at, ready);
+        let installed = matches!(machine.engine, Engine::NeedsReboot(_));
+        machine.os_version += u32::from(installed && takes);
+        machine.engine = Engine::Otherwise;
+        let (boot, name) = (machine.boot, self.hosts[host].name.clone());
+        self.hosts[host].agent = Some(Agent::started_at(self.mono));
+        self.tell(|| format!("{name} boots as {boot}"));
+        self.audit.booted(&name, boot);
+    }
+
+    /// kubelet stops for a while.
+    pub(super) fn kubelet_fails(&mut self, host: usize) {
+        let machine = &mut self.hosts[host].machine;
+        if machine.power == Power::Up && machine.kubelet == Kubelet::Steady {
+            machine.kubelet = Kubelet::Reports(self.mono + seconds(&mut self.random, 300), true);
+            self.change(Actor::Machine, host, |node| node.ready = false);
+        }
+    }
+
+    /// Everybody is well again, in so far as nobody has to come for it.
+    pub(super) fn power_on(&mut self, host: usize) {
+        let mono = self.mono;
+        let machine = &mut self.hosts[host].machine;
+        if let Power::Down(at) = &mut machine.power {
+            *at = (*at).min(mono);
+        }
+        if machine.engine == Engine::Unheard {
+            machine.engine = Engine::Otherwise;
+        }
+    }
+
+    /// logind is called. The reply need not say what happened.
+    pub(super) fn call_logind(&mut self, host: usize) -> CallReply {
+        let reply = if self.faults { self.random.below(6) } else { 0 };
+        let down_at = self.mono + seconds(&mut self.random, 90);
+        let name = self.hosts[host].name.clone();
+        self.tell(|| format!("logind of {name} is called, case {reply}"));
+        let machine = &mut self.hosts[host].machine;
+        match reply {
+            // Accepted, but nothing comes of it; or the call was lost.
+            1 => CallReply::MayHappen,
+            2 => CallReply::NotSent("the bus is away".into()),
+            3 => CallReply::Refused("blocked by an inhibitor".into()),
+            _ => {
+                if machine.power == Power::Up {
+                    machine.power = Power::Preparing(down_at);
+                }
+                CallReply::MayHappen
+            }
+        }
+    }
+
+    /// An eviction reaches the API server.
+    pub(super) fn evict(&mut self, host: usize, uid: &str) -> EvictReply {
+        let (refused, gone_at) = (self.faults && self.random.once_in(3), self.mono + seconds(&mut self.random, 60));
+        if refused {
+            return EvictReply::Refused("PodDisruptionBudget web".into());
+        }
+        let machine = &mut self.hosts[host].machine;
+        for pod in machine.pods.iter_mut().filter(|pod| pod.view.pod.uid == uid && pod.gone_at.is_none()) {
+            (pod.gone_at, pod.view.terminating) = (Some(gone_at), true);
+        }
+        if self.faults && self.random.once_in(10) {
+            return EvictReply::Refused("timeout".into());
+        }
+        EvictReply::Accepted
+    }
+}

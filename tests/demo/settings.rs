@@ -1,0 +1,98 @@
+//! What can be set, as environment variables (`NODES=3 make demo`) or as flags.
+
+use clap::{CommandFactory as _, Parser, error::ErrorKind};
+
+/// Watch simulated nodes take an update and reboot, no more of them at a time than the quota
+#[derive(Clone, Debug, Parser)]
+#[command(name = "demo", override_usage = "[NODES=5] [QUOTA=1] [KEEP=1] make demo")]
+pub(crate) struct Settings {
+    /// How many nodes to simulate, 2 to 20
+    #[arg(long, env = "NODES", default_value = "5", value_parser = nodes, value_name = "NUMBER", hide_env_values = true)]
+    pub(crate) nodes: usize,
+
+    /// How many of them may be out of service at a time
+    #[arg(long, env = "QUOTA", default_value = "1", value_parser = quota, value_name = "NUMBER", hide_env_values = true)]
+    pub(crate) quota: usize,
+
+    /// Leave the cluster up afterwards, to play with it until Ctrl-C
+    #[arg(long, env = "KEEP", hide_env_values = true)]
+    pub(crate) keep: bool,
+}
+
+/// Where few nodes are drained, their pods must go to the others; more nodes only make the demo long.
+const NODES: std::ops::RangeInclusive<usize> = 2..=20;
+
+/// The settings of this process; `--help` and errors end it, as clap has it.
+pub(crate) fn parse() -> Settings {
+    let settings = Settings::parse();
+    if let Err(why) = settings.fit() {
+        Settings::command().error(ErrorKind::ValueValidation, why).exit();
+    }
+    settings
+}
+
+impl Settings {
+    /// The pods of the last node that is drained need a node to go to, or their PDB holds up everything.
+    fn fit(&self) -> Result<(), String> {
+        if self.quota < self.nodes {
+            return Ok(());
+        }
+        let (quota, nodes, most) = (self.quota, self.nodes, self.nodes - 1);
+        Err(format!(
+            "QUOTA={quota} with NODES={nodes}: at most {most}, as one node has to stay in service for the pods"
+        ))
+    }
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    if text == "real" {
+        return Err("real nodes are not supported yet; give the number of nodes to simulate".to_owned());
+    }
+    let number = text.parse().ok().filter(|number| NODES.contains(number));
+    number.ok_or_else(|| format!("NODES is a number from {} to {}", NODES.start(), NODES.end()))
+}
+
+fn quota(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("with QUOTA=0 no node would ever reboot; at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("QUOTA is a number of nodes, at least 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &[&str], expected: Result<(usize, usize), &str>) {
+        let parsed = Settings::try_parse_from(["demo"].iter().chain(args));
+        let settings = parsed.map_err(|error| error.to_string()).and_then(|settings| {
+            settings.fit()?;
+            Ok((settings.nodes, settings.quota))
+        });
+        match (settings, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{args:?}"),
+            (Err(found), Err(words)) => assert!(found.contains(words), "{args:?}: {found}"),
+            (found, _) => panic!("{args:?}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused_with_what_would() {
+        check(&["--nodes=5", "--quota=1"], Ok((5, 1)));
+        check(&["--nodes=20", "--quota=19"], Ok((20, 19)));
+        check(&["--nodes=1"], Err("from 2 to 20"));
+        check(&["--nodes=21"], Err("from 2 to 20"));
+        check(&["--nodes=-1"], Err("from 2 to 20"));
+        check(&["--nodes="], Err("from 2 to 20"));
+        check(&["--nodes=real"], Err("real nodes are not supported yet"));
+        check(&["--quota=0"], Err("no node would ever reboot"));
+        check(&["--quota=50%"], Err("a number of nodes"));
+        check(&["--nodes=3", "--quota=3"], Err("at most 2"));
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Settings::command().debug_assert();
+    }
+}
