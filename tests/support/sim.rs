@@ -48,6 +48,8 @@ pub struct Reboots {
     pub down: Duration,
     /// How long after the boot (and the agent's start) kubelet reports the new boot ID and Ready.
     pub kubelet: Duration,
+    /// How long it reports the new boot ID without being Ready (no network yet, say); zero, and it never does.
+    pub settling: Duration,
     /// Whether the machine boots into what `update_engine` has installed, or into the old version again.
     pub takes_update: bool,
     /// Whether it comes back by itself; if not, `Machine::bring_back` does it.
@@ -77,6 +79,7 @@ impl Default for Reboots {
             farewell: Farewell::NotReady,
             down: Duration::from_millis(300),
             kubelet: Duration::from_millis(300),
+            settling: Duration::ZERO,
             takes_update: true,
             comes_back: true,
         }

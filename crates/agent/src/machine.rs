@@ -88,8 +88,8 @@ impl Machine {
         }
     }
 
-    /// The boot does not change under a process, so it is read until it is known and never again.
-    fn boot(&mut self) -> Option<BootId> {
+    /// The running boot. It does not change under a process, so it is read until it is known and never again.
+    pub fn boot(&mut self) -> Option<BootId> {
         if self.boot.is_none() {
             let read = host::boot_id(&self.boot_id_file).and_then(|text| Ok(text.parse()?));
             self.boot = read.inspect_err(|error| warn!("the boot ID is unknown: {error:#}")).ok();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -85,6 +86,8 @@ impl Reconciler {
     /// Decides and acts until there is nothing left to do at once; returns after how long to look again.
     async fn turn(&mut self, state: &mut State) -> Option<Duration> {
         loop {
+            // A long row of actions is no standstill.
+            let _ = self.liveness.turn().now_or_never();
             let Some(node) = self.node.view().cloned() else {
                 state.watched = None;
                 return state.retry_delay();
@@ -116,7 +119,10 @@ impl Reconciler {
         let malformed = i64::try_from(node.malformed().count()).unwrap_or(i64::MAX);
         self.metrics.malformed.set(malformed);
         self.metrics.update_engine_connected.set(i64::from(self.machine.engine_is_heard()));
-        if node.in_progress.get().is_none() {
+        // After the boot, or without a cycle, nothing is drained any more.
+        let boot = self.machine.boot();
+        let drains = node.in_progress.get().is_some_and(|progress| Some(progress.id.boot) == boot);
+        if !drains {
             state.watched = None;
             state.queue.clear();
         } else if state.watched.is_none() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use futures::FutureExt as _;
 use reboot_core::Now;
 use reboot_core::plan::{Action, ClusterView, Memory, plan};
 use reboot_runtime::call::CallError;
@@ -95,25 +96,31 @@ impl Reconciler {
                     state.failures = 0;
                     return wake;
                 }
-                Err(CallError::Conflict(answer)) => {
-                    // Somebody else got on; what was known is stale, and is read again.
-                    info!("{answer}: deciding again");
-                    self.executor.slots.forget();
-                    state.failures = state.failures.saturating_add(1);
-                    return Some(state.retry_delay());
-                }
                 Err(error) => {
-                    warn!("{error}");
                     self.executor.slots.forget();
                     state.failures = state.failures.saturating_add(1);
-                    return Some(state.retry_delay());
+                    let Some(delay) = self.after(&error, state) else { continue };
+                    return Some(delay);
                 }
             }
+            // A long row of actions is no standstill.
+            let _ = self.liveness.turn().now_or_never();
             tokio::task::yield_now().await;
             if shutdown.is_requested() || *self.leadership.borrow() != Leadership::Leader {
                 return None;
             }
         }
+    }
+
+    /// After how long to look again after a call that failed; `None`: at once.
+    fn after(&self, error: &CallError, state: &State) -> Option<Duration> {
+        if let CallError::Conflict(answer) = error {
+            // Somebody else got on, such as kubelet with a heartbeat. Deciding again needs no pause, once.
+            info!("{answer}: deciding again");
+            return (state.failures > 1).then(|| state.retry_delay());
+        }
+        warn!("{error}");
+        Some(state.retry_delay())
     }
 
     async fn plan_and_apply(&mut self, state: &mut State) -> Result<(Applied, Option<Duration>), CallError> {
@@ -124,18 +131,25 @@ impl Reconciler {
         state.memory.observe(&view, now);
         let plan = plan(&view, &self.executor.policy, &state.memory, now);
         self.metrics.show(&plan, now);
-        let (mut applied, mut explained) = (Applied::Nothing, 0);
+        let (mut applied, mut explained, mut refused) = (Applied::Nothing, 0, None);
         for action in &plan.actions {
             explained += usize::from(matches!(action, Action::Explain(..)));
             if explained > EXPLAIN_AT_ONCE {
                 break;
             }
             let now = state.now();
-            if self.executor.apply(action, &views, &mut state.memory, now).await? == Applied::Changed {
-                applied = Applied::Changed;
+            match self.executor.apply(action, &views, &mut state.memory, now).await {
+                Ok(Applied::Changed) => applied = Applied::Changed,
+                Ok(Applied::Nothing) => {}
+                Err(error) if error.is_unknown() => return Err(error),
+                // The API server's own no concerns this action; the others must not starve for it.
+                Err(error) => {
+                    self.executor.slots.forget();
+                    refused.get_or_insert(error);
+                }
             }
         }
-        Ok((applied, plan.wake))
+        refused.map_or(Ok((applied, plan.wake)), Err)
     }
 
     /// Waits until there is something new to plan for.

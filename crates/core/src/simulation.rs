@@ -11,6 +11,7 @@ mod world;
 
 use std::time::Duration;
 
+use crate::ids::BootId;
 use crate::step::Engine;
 use world::World;
 
@@ -52,32 +53,18 @@ const ROUNDS: usize = 400;
 fn quiet_time(world: &mut World) -> Result<(), String> {
     world.heal();
     world.tell(|| "the faults have stopped".into());
-    let asking: Vec<bool> = (0..world.hosts.len()).map(|host| asks(world, host)).collect();
-    let boots: Vec<_> = world.hosts.iter().map(|host| host.machine.boot).collect();
+    let asked: Vec<_> = (0..world.hosts.len()).map(|host| asks(world, host)).collect();
+    let mut left = String::new();
     for _ in 0..ROUNDS {
         work_off(world)?;
-        let dirty: Vec<String> = (0..world.hosts.len()).filter_map(|host| left_over(world, host)).collect();
-        let slots = world.read_ledger().known().map(|ledger| ledger.slots().len());
-        let next = wake_ups(world).min();
-        match next {
-            Some(at) if !dirty.is_empty() || slots != Some(0) => {
-                let delay = at.saturating_sub(world.mono).max(Duration::from_millis(1));
-                world.pass(delay);
-            }
-            None if !dirty.is_empty() || slots != Some(0) => {
-                return Err(format!("nobody will do anything about: {dirty:?}, slots {slots:?}"));
-            }
-            _ => {
-                let unmoved = |(host, asks): (usize, &bool)| *asks && world.hosts[host].machine.boot == boots[host];
-                return match asking.iter().enumerate().position(unmoved) {
-                    Some(host) => Err(format!("n{host} asked and was not rebooted")),
-                    None => Ok(()),
-                };
-            }
+        left = left_over(world, &asked);
+        if left.is_empty() {
+            return Ok(());
         }
+        let Some(at) = wake_ups(world).min() else { return Err(format!("nobody will do anything about: {left}")) };
+        world.pass(at.saturating_sub(world.mono).max(Duration::from_millis(1)));
     }
-    let dirty: Vec<String> = (0..world.hosts.len()).filter_map(|host| left_over(world, host)).collect();
-    Err(format!("not done after {ROUNDS} rounds: {dirty:?}"))
+    Err(format!("not done after {ROUNDS} rounds: {left}"))
 }
 
 /// Both sides look and act until there is nothing left to do at this moment.
@@ -102,27 +89,33 @@ fn wake_ups(world: &World) -> impl Iterator<Item = Duration> {
     machines.chain(agents).chain(controller)
 }
 
-/// Whether the node asks for a reboot that has not come yet.
-fn asks(world: &World, host: usize) -> bool {
-    let Some(node) = world.view(host) else { return false };
-    let boot = world.hosts[host].machine.boot;
-    let fulfilled = node.compatible_request().is_some_and(|request| request.boot != boot)
-        || node.in_progress.get().is_some_and(|progress| progress.id.boot != boot);
+/// The boot that a node asks to end, if it does.
+fn asks(world: &World, host: usize) -> Option<BootId> {
+    let machine = &world.hosts[host].machine;
+    let node = world.view(host)?;
+    let fulfilled = node.compatible_request().is_some_and(|request| request.boot != machine.boot)
+        || node.in_progress.get().is_some_and(|progress| progress.id.boot != machine.boot);
     let own = node.needed.as_ref().is_some_and(|why| why.starts_with("update_engine: "));
     let person = node.needed.is_some() && !own && !fulfilled;
-    !world.hosts[host].machine.is_down()
-        && (person || matches!(world.hosts[host].machine.engine, Engine::NeedsReboot(_)))
+    let engine = matches!(machine.engine, Engine::NeedsReboot(_));
+    (!machine.is_down() && (person || engine)).then_some(machine.boot)
 }
 
-/// What the operator has left on the node, and must not leave when all is done.
-fn left_over(world: &World, host: usize) -> Option<String> {
-    let api = world.hosts[host].api.as_ref()?;
-    let kept = [crate::annotations::LAST_REBOOT, crate::annotations::FENCE];
-    let left = api.annotations.iter().filter(|(key, value)| !kept.contains(&key.as_str()) && *value != "false");
-    let mut left: Vec<&str> = left.map(|(key, _)| key.as_str()).collect();
-    left.extend(api.cordon.is_some().then_some("the cordon"));
-    left.extend((!api.ready).then_some("not Ready"));
-    (!left.is_empty()).then(|| format!("{}: {}", world.hosts[host].name, left.join(", ")))
+/// What is not as it must be when all is done.
+fn left_over(world: &World, asked: &[Option<BootId>]) -> String {
+    let slots = world.read_ledger().known().map(|ledger| ledger.slots().len());
+    let mut left: Vec<String> = (slots != Some(0)).then(|| format!("slots: {slots:?}")).into_iter().collect();
+    for (host, asked) in world.hosts.iter().zip(asked) {
+        let name = &host.name;
+        left.extend((*asked == Some(host.machine.boot)).then(|| format!("{name} was not rebooted")));
+        let Some(node) = &host.api else { continue };
+        let kept = [crate::annotations::LAST_REBOOT, crate::annotations::FENCE];
+        let keys = node.annotations.iter().filter(|(key, value)| !kept.contains(&key.as_str()) && *value != "false");
+        left.extend(keys.map(|(key, _)| format!("{name} has {key}")));
+        left.extend(node.cordon.is_some().then(|| format!("{name} is cordoned")));
+        left.extend((!node.ready).then(|| format!("{name} is not Ready")));
+    }
+    left.join(", ")
 }
 
 #[test]

@@ -1,25 +1,25 @@
 //! Installing the operator's manifests, and the credentials that its processes then run with.
 
 use std::{
-    ffi::OsStr,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::process::Command;
 
 use super::Machine;
 use crate::{
     call::within,
-    control_plane::ControlPlane,
-    process::output,
+    control_plane::{ControlPlane, binary},
     workload::{daemon_set_ready, pods_on},
 };
 
@@ -36,9 +36,7 @@ pub(super) async fn install(
     manifests: &Path,
 ) -> Result<PathBuf> {
     let kubeconfig = control_plane.kubeconfig();
-    let apply: [&OsStr; 5] =
-        ["--kubeconfig".as_ref(), kubeconfig.as_ref(), "apply".as_ref(), "-f".as_ref(), manifests.as_ref()];
-    output("kubectl", &apply)?;
+    apply(&kubeconfig, manifests).await?;
 
     // The controller is a process here. Its pod would be drained like any other, and its token would go with it.
     let deployments: Api<Deployment> = Api::namespaced(control_plane.client(), NAMESPACE);
@@ -53,6 +51,22 @@ pub(super) async fn install(
     }
     let token = control_plane.token_for(CONTROLLER, NAMESPACE, None).await?;
     control_plane.kubeconfig_for_token(CONTROLLER, &token)
+}
+
+/// Runs `kubectl apply`, with the kubectl on PATH or, where there is none, the one beside the control plane.
+async fn apply(kubeconfig: &Path, manifests: &Path) -> Result<()> {
+    let on_path = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file())
+    });
+    let kubectl = if on_path { PathBuf::from("kubectl") } else { binary("kubectl")? };
+    let mut command = Command::new(kubectl);
+    command.arg("--kubeconfig").arg(kubeconfig).args(["apply", "-f"]).arg(manifests);
+    // In a group of its own: a Ctrl-C in the terminal is for the test, which then drops this.
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    let output = within(LIMIT, "running kubectl apply", command.output()).await?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "kubectl apply failed ({}): {words}", output.status);
+    Ok(())
 }
 
 async fn agent_kubeconfig(control_plane: &ControlPlane, node: &str) -> Result<PathBuf> {

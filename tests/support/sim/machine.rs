@@ -198,18 +198,32 @@ impl Machine {
         };
         let version = installed.filter(|_| reboots.takes_update).unwrap_or_else(|| self.node.os_version());
         self.node.boot_machine(&version)?;
-        self.bus.lock().await.resume().await?;
-        self.systemd.resume().await?;
-        self.logind.resume().await?;
         self.engine.reset();
-        self.engine.resume().await?;
+        self.restart_bus().await?;
         {
             let mut state = self.state();
             state.up = true;
             self.launch(&mut state)?;
         }
         tokio::time::sleep(reboots.kubelet).await;
+        if !reboots.settling.is_zero() {
+            self.node.report_not_ready().await?;
+            tokio::time::sleep(reboots.settling).await;
+        }
         self.node.report().await
+    }
+
+    /// Kills its bus, as if by accident; the services on it lose their connections for good.
+    pub async fn kill_bus(&self) -> Result<()> {
+        self.bus.lock().await.kill()
+    }
+
+    /// Starts its bus again after [`Machine::kill_bus`], and the services on it, which know what they knew.
+    pub async fn restart_bus(&self) -> Result<()> {
+        self.bus.lock().await.resume().await?;
+        self.systemd.resume().await?;
+        self.logind.resume().await?;
+        self.engine.resume().await
     }
 
     /// What went wrong in the simulation of this machine.

@@ -1,0 +1,129 @@
+//! The course of the demo, from the first process to the verdict.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use reboot_tests::referee::{Expect, Referee};
+use tokio::{
+    sync::mpsc::unbounded_channel,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    line::{Line, Style, duration},
+    phase::Phase,
+    report::{Check, Evidence, checks, table},
+    screen::{Screen, TICK},
+    settings::Settings,
+    show::Show,
+    stage::{Stage, VERSION, person_returns},
+};
+
+/// How long the last slot may take to be handed back, and the live view to catch up with the referee.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Runs the demo; returns whether every promise was kept.
+///
+/// With `KEEP` it does not return, unless something ends that should not.
+pub(crate) async fn run(settings: &Settings, dir: &Path, screen: &mut Screen, verdict: &mut Option<bool>) -> Result<()> {
+    greet(settings, screen)?;
+    let mut stage = Stage::set(settings, dir, screen).await?;
+    let client = stage.cluster.client();
+    let referee = stage.cluster.control_plane().client_as("referee").await?;
+    let referee = Referee::start(referee, settings.quota).await?;
+    let (notes, heard) = unbounded_channel();
+    let mut show = Show::new(&client, settings.quota, heard);
+    let began = screen.elapsed();
+    stage.begin(settings, &referee, screen).await?;
+
+    let expect = Expect::rebooted_once(stage.cluster.names());
+    let nodes = u32::try_from(settings.nodes).context("counting nodes")?;
+    let limit = Duration::from_mins(1) + Duration::from_secs(30) * nodes;
+    let person = person_returns(client, stage.cordoned.clone(), &referee, notes.clone());
+    tokio::select! {
+        // What is missing after the limit is part of the verdict.
+        _missing = referee.settled(&expect, limit) => {}
+        failed = show.run(screen) => match failed? {},
+        failed = person => match failed? {},
+        failed = stage.fails() => match failed? {},
+    }
+    catch_up(&mut show, screen).await?;
+    show.draw(screen)?;
+    screen.keep()?;
+
+    let took = screen.elapsed().saturating_sub(began);
+    let judged = referee.finish(&expect).await?;
+    let requests = stage.cluster.control_plane().audit()?;
+    let quota = settings.quota;
+    let evidence =
+        Evidence { verdict: &judged, requests: &requests, board: &show.board, quota, cordoned: &stage.cordoned };
+    let checks = checks(&evidence);
+    *verdict = Some(checks.iter().all(|check| check.violations.is_empty()));
+    let title = format!("{} nodes rebooted into {VERSION} in {}.", judged.reboots.len(), duration(took));
+    report(&title, &show, &checks, screen)?;
+    if settings.keep {
+        invite(&stage, screen)?;
+        tokio::select! {
+            failed = show.run(screen) => match failed? {},
+            failed = stage.fails() => match failed? {},
+        }
+    }
+    Ok(())
+}
+
+fn greet(settings: &Settings, screen: &mut Screen) -> Result<()> {
+    let Settings { nodes, quota, keep } = settings;
+    let keep = if *keep { ", KEEP=1" } else { "" };
+    screen.say(&Line::default().and(Style::Bold, "Reboot operator: the demo"))?;
+    let quota = if *quota == 1 { "one at a time".to_owned() } else { format!("at most {quota} at a time") };
+    let text = format!("{nodes} nodes get an update at once and have to reboot, {quota} (NODES={nodes}, QUOTA={}{keep}).", settings.quota);
+    screen.say(&Line::text(text))?;
+    let text = "The API server, the D-Bus buses and the operator are real; machines and containers are simulated.";
+    screen.say(&Line::text(text))?;
+    Ok(screen.say(&Line::default())?)
+}
+
+/// Shows on until the live view has seen what the referee has.
+async fn catch_up(show: &mut Show, screen: &mut Screen) -> Result<()> {
+    let until = Instant::now() + CATCH_UP;
+    let over = |show: &Show| {
+        show.board.slots().is_empty() && show.board.rows().all(|(_, row)| row.sight.phase == Phase::Done)
+    };
+    while !over(show) && Instant::now() < until {
+        if let Ok(failed) = timeout(TICK, show.run(screen)).await {
+            match failed? {}
+        }
+    }
+    Ok(())
+}
+
+fn report(title: &str, show: &Show, checks: &[Check], screen: &mut Screen) -> Result<()> {
+    let mut lines = vec![Line::default().and(Style::Bold, title), Line::default()];
+    lines.extend(table(&show.board));
+    lines.push(Line::default());
+    lines.push(Line::text("Checked by a referee that watches the API and shares no code with the operator:"));
+    lines.extend(checks.iter().flat_map(Check::lines));
+    lines.push(Line::default());
+    lines.iter().try_for_each(|line| screen.say(line)).context("writing the summary")
+}
+
+/// What people can do with the cluster that stays up.
+fn invite(stage: &Stage, screen: &mut Screen) -> Result<()> {
+    let kubeconfig = stage.cluster.control_plane().kubeconfig();
+    let key = "reboot-operator.io";
+    let text = format!(
+        "The cluster stays up until Ctrl-C, and the live view goes on below. In another terminal:
+
+  export KUBECONFIG={}
+
+  kubectl get nodes
+  kubectl annotate node node-1 {key}/reboot-needed='new kernel'    # ask
+  kubectl annotate node node-2 {key}/reboot=now                    # force, whatever the quota says
+  kubectl annotate node node-1 {key}/reboot-paused='not today'     # stop; then ask again and see it wait
+  kubectl annotate node node-1 {key}/reboot-paused-                # go on
+  kubectl describe node node-1                                                 # annotations and Events
+",
+        kubeconfig.display()
+    );
+    text.lines().try_for_each(|line| screen.say(&Line::text(line))).context("writing to the terminal")
+}

@@ -1,0 +1,156 @@
+//! One node of a world: what a person does to it with kubectl, and what is seen of it.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use reboot_tests::{
+    call::until,
+    referee::{
+        Declaration,
+        history::{NodeSeen, PREFIX},
+    },
+    sim::Machine,
+};
+use serde_json::{Value, json};
+
+use crate::world::{LIMIT, World};
+
+/// A node and the machine under it.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) machine: &'a Machine,
+}
+
+impl<'a> Site<'a> {
+    pub(crate) fn name(self) -> &'a str {
+        self.machine.node().name()
+    }
+
+    /// A person sets an annotation, named without the prefix.
+    pub(crate) async fn annotate(self, key: &str, value: &str) {
+        let pair = format!("{PREFIX}{key}={value}");
+        self.world.kubectl(&["annotate", "--overwrite", "node", self.name(), &pair]).await;
+    }
+
+    /// A person removes an annotation.
+    pub(crate) async fn remove(self, key: &str) {
+        self.world.kubectl(&["annotate", "node", self.name(), &format!("{PREFIX}{key}-")]).await;
+    }
+
+    /// A person asks for a reboot.
+    pub(crate) async fn ask(self) {
+        self.annotate("reboot-needed", "new kernel parameters").await;
+    }
+
+    /// A person forces a reboot; the referee knows.
+    pub(crate) async fn force(self) {
+        self.world.declare(Declaration::Forced(self.name().to_owned())).await;
+        self.annotate("reboot", "now").await;
+    }
+
+    /// A person cordons the node; the referee knows.
+    pub(crate) async fn cordon(self) {
+        self.world.declare(Declaration::ForeignCordon(self.name().to_owned())).await;
+        self.world.kubectl(&["cordon", self.name()]).await;
+    }
+
+    /// The person uncordons it.
+    pub(crate) async fn uncordon(self) {
+        self.world.declare(Declaration::ForeignCordonEnds(self.name().to_owned())).await;
+        self.world.kubectl(&["uncordon", self.name()]).await;
+    }
+
+    /// Puts a pod on the node whose eviction is accepted, and which then stays until [`Site::release`]: it holds every
+    /// drain.
+    pub(crate) async fn anchor(self) {
+        let pod = json!({
+            "metadata": {"name": self.anchor_name(), "finalizers": ["testbed/anchor"]},
+            "spec": {"nodeName": self.name(), "containers": [{"name": "main", "image": "testbed"}]},
+        });
+        let pod = serde_json::from_value(pod).unwrap();
+        self.pods().create(&PostParams::default(), &pod).await.unwrap();
+    }
+
+    /// Waits until a drain has come to the anchor, and holds.
+    pub(crate) async fn until_anchored(self) -> NodeSeen {
+        let evicted = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+        until(LIMIT, format!("the drain of {}", self.name()), self.pods(), &self.anchor_name(), evicted).await.unwrap();
+        self.until("to drain", |node| phase(node) == "draining").await
+    }
+
+    /// Lets the anchor go, and with it every drain.
+    pub(crate) async fn release(self) {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        self.pods().patch(&self.anchor_name(), &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Asks, and returns when the drain has come to the anchor.
+    pub(crate) async fn drain_held(self) -> NodeSeen {
+        self.anchor().await;
+        self.ask().await;
+        self.until_anchored().await
+    }
+
+    /// Waits until the Node looks like that; `what` ends the sentence "node-1 …".
+    pub(crate) async fn until(self, what: &str, holds: impl Fn(&NodeSeen) -> bool) -> NodeSeen {
+        let nodes: Api<Node> = Api::all(self.world.client());
+        let holds = |node: Option<&Node>| node.is_some_and(|node| holds(&NodeSeen::from(node)));
+        match until(LIMIT, format!("waiting for {} {what}", self.name()), nodes, self.name(), holds).await {
+            Ok(node) => NodeSeen::from(&node.unwrap()),
+            Err(error) => panic!("{error:#}\n{:#?}", self.seen().await),
+        }
+    }
+
+    /// The Node as it is now.
+    pub(crate) async fn seen(self) -> NodeSeen {
+        let nodes: Api<Node> = Api::all(self.world.client());
+        NodeSeen::from(&nodes.get(self.name()).await.unwrap())
+    }
+
+    /// Waits until the node waits for this reason; returns all that is said of it.
+    pub(crate) async fn until_waiting(self, reason: &str) -> Value {
+        let waits = |node: &NodeSeen| value(node, "reboot-waiting")["reason"] == *reason;
+        value(&self.until(&format!("to wait for {reason}"), waits).await, "reboot-waiting")
+    }
+
+    /// Waits until the latest cycle was given back for this reason and the node serves as before; returns what is said
+    /// of it.
+    pub(crate) async fn until_given_back(self, reason: &str) -> Value {
+        let back = |node: &NodeSeen| {
+            let last = value(node, "last-reboot");
+            last["outcome"] == "gave-back" && last["reason"] == *reason && !node.cordoned && phase(node).is_empty()
+        };
+        value(&self.until(&format!("to give back because of {reason}"), back).await, "last-reboot")
+    }
+
+    /// Waits until the latest cycle has ended in a reboot and nothing of it is left; returns what is said of it.
+    pub(crate) async fn until_rebooted(self) -> Value {
+        let done = |node: &NodeSeen| {
+            let ended = ["reboot-needed", "reboot-request", "reboot", "reboot-in-progress", "reboot-waiting"];
+            let clean = ended.iter().all(|key| !node.notes.contains_key(*key));
+            node.ready && clean && value(node, "last-reboot")["outcome"] == "rebooted"
+        };
+        value(&self.until("to have rebooted", done).await, "last-reboot")
+    }
+
+    fn pods(self) -> Api<Pod> {
+        Api::default_namespaced(self.world.client())
+    }
+
+    fn anchor_name(self) -> String {
+        format!("anchor-{}", self.name())
+    }
+}
+
+/// The value of an annotation; null where there is none, or one that is no JSON.
+pub(crate) fn value(node: &NodeSeen, key: &str) -> Value {
+    node.notes.get(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The phase of the cycle that is in progress; empty where there is none.
+pub(crate) fn phase(node: &NodeSeen) -> String {
+    value(node, "reboot-in-progress")["phase"].as_str().unwrap_or_default().to_owned()
+}
