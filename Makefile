@@ -77,7 +77,7 @@ manifests: ## Write the manifests for IMAGE_REPO and VERSION to target/manifests
 
 # Named explicitly, the target keeps RUSTFLAGS away from build scripts and macros, which cannot be linked statically.
 $(BINARIES): bin/%: cargo
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile dist --target $(HOST) -p $*
+	RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' cargo build --locked --profile dist --target $(HOST) -p $*
 	@install -D "$${CARGO_TARGET_DIR:-target}/$(HOST)/dist/$*" $@
 
 style: cargo

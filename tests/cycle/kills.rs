@@ -5,10 +5,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::{
-    Api,
-    api::PostParams,
-};
+use kube::{Api, api::PostParams};
 use reboot_tests::{
     bus::Answer,
     process::Process,
@@ -18,7 +15,7 @@ use reboot_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::stage::{NAMESPACE, Stage, UPDATE, crash, last_reboot, phase};
+use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, crash, last_reboot, phase};
 
 /// How far a node's cycle has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +28,10 @@ enum Phase {
     Granted,
     /// One pod is left to go.
     Draining,
-    /// Past the point of no return; logind has not answered.
-    Rebooting,
+    /// Past the point of no return; logind is not on the bus.
+    Committed,
+    /// logind has the request and does not answer: it waits for somebody, who may be waiting for the agent to end.
+    Called,
     /// The machine is off.
     Down,
     /// The machine and the agent run again; kubelet has not said so.
@@ -49,23 +48,26 @@ enum Blow {
 }
 
 use Blow::{KillAgent, KillController, TerminateAgent};
-use Phase::{Asked, Booted, Down, Draining, Finished, Granted, Rebooting, SlotTaken};
+use Phase::{Asked, Booted, Called, Committed, Down, Draining, Finished, Granted, SlotTaken};
+
+/// kubelet gives little time to those who end last when a machine goes down.
+const END: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_controller_killed_in_any_phase_changes_nothing_in_the_end() {
-    let phases = [Asked, SlotTaken, Granted, Draining, Rebooting, Down, Booted, Finished];
+    let phases = [Asked, SlotTaken, Granted, Draining, Committed, Called, Down, Booted, Finished];
     check(&phases.map(|phase| (phase, KillController))).await;
 }
 
 #[tokio::test]
 async fn an_agent_killed_in_any_phase_changes_nothing_in_the_end() {
-    let phases = [Asked, SlotTaken, Granted, Draining, Rebooting, Booted, Finished];
+    let phases = [Asked, SlotTaken, Granted, Draining, Committed, Called, Booted, Finished];
     check(&phases.map(|phase| (phase, KillAgent))).await;
 }
 
 #[tokio::test]
 async fn an_agent_that_is_asked_to_end_ends_well_and_the_next_one_goes_on() {
-    let phases = [Asked, Draining, Rebooting, Booted];
+    let phases = [Asked, Draining, Committed, Called, Booted];
     check(&phases.map(|phase| (phase, TerminateAgent))).await;
 }
 
@@ -82,7 +84,7 @@ async fn check(blows: &[(Phase, Blow)]) {
         play.stage.until_slots(&[]).await;
         assert_ne!(end.boot_id, before);
         assert_eq!(outcome(&end), sound_outcome(), "{blow:?} in {phase:?}");
-        if blow != KillController && phase == Rebooting {
+        if blow != KillController && phase == Called {
             assert!(play.stage.machine(&node).logind().requests() > 1, "the next agent calls logind as well");
         }
     }
@@ -123,8 +125,7 @@ impl Play {
         stage.cluster.start_agents(&[]).unwrap();
         let mut play =
             Self { stage, controller: None, controller_args: Vec::new(), spare: format!("node-{}", nodes + 1) };
-        play.start_controller();
-        play.stage.until_led(None).await;
+        play.start_controller().await;
         play
     }
 
@@ -157,10 +158,18 @@ impl Play {
                 self.stage.update(node).await;
                 self.stage.until_at_anchor(node).await;
             }
-            Rebooting => {
+            Committed => {
+                machine.logind().stop().await;
+                self.stage.update(node).await;
+                let told = |text: &String| text.contains("logind was not reached");
+                let waits =
+                    |node: &NodeSeen| phase(node).is_some() && node.notes.get("reboot-status").is_some_and(told);
+                self.stage.until_node(node, "to commit", waits).await;
+            }
+            Called => {
                 machine.logind().answer(Answer::Hang);
                 self.stage.update(node).await;
-                self.until_committed(node).await;
+                self.until_called(node).await;
             }
             Down => self.go_down(node).await,
             Booted => {
@@ -186,7 +195,7 @@ impl Play {
             KillController => self.replace_controller(self.controller_args.clone()).await,
             KillAgent => machine.restart_agent().unwrap(),
             TerminateAgent => {
-                let ended = machine.stop_agent(Duration::from_secs(10)).await.unwrap();
+                let ended = machine.stop_agent(END).await.unwrap();
                 assert!(ended.success(), "{ended}");
                 machine.start_agent(&[]).unwrap();
             }
@@ -201,7 +210,11 @@ impl Play {
             SlotTaken => self.replace_controller(Vec::new()).await,
             Granted => machine.restart_agent().unwrap(),
             Draining => self.stage.weigh_anchor(node).await,
-            Rebooting => {
+            Committed => {
+                machine.logind().resume().await.unwrap();
+                machine.restart_agent().unwrap();
+            }
+            Called => {
                 machine.logind().answer(Answer::Accept);
                 machine.restart_agent().unwrap();
             }
@@ -215,8 +228,15 @@ impl Play {
         }
     }
 
-    async fn until_committed(&self, node: &str) {
-        self.stage.until_node(node, "to commit", |node| phase(node).as_deref() == Some("rebooting")).await;
+    /// Polled: of a call without an answer nothing can be watched.
+    async fn until_called(&self, node: &str) {
+        let logind = self.stage.machine(node).logind();
+        let called = async {
+            while logind.requests() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, called).await.unwrap();
     }
 
     async fn go_down(&self, node: &str) {
@@ -242,12 +262,13 @@ impl Play {
         }
         self.controller_args = args;
         self.stage.forget_leader().await;
-        self.start_controller();
+        self.start_controller().await;
     }
 
-    fn start_controller(&mut self) {
+    async fn start_controller(&mut self) {
         let args: Vec<_> = self.controller_args.iter().map(String::as_str).collect();
         self.controller = Some(self.stage.cluster.spawn_controller("controller", &args).unwrap());
+        self.stage.until_led(None).await;
     }
 
     /// The kubeconfig of an account that may do all that the controller does, except that it may not write Nodes: a

@@ -6,7 +6,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Ro
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use reboot_tests::{control_plane::audit::Request, referee::Expect, workload::Workload};
 
-use crate::stage::{NAMESPACE, Stage, UPDATE, phase};
+use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, phase};
 
 const ACCOUNTS: [&str; 2] = ["reboot-agent", "reboot-controller"];
 
@@ -15,13 +15,16 @@ async fn a_sound_run_is_refused_nothing_and_uses_every_right_that_it_has() {
     let mut stage = Stage::set(2, 1, &[Workload::new("web", 4)]).await;
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
     stage.cluster.install(&manifests).await.unwrap();
-    let _controller = stage.cluster.spawn_controller("controller", &[]).unwrap();
+    let mut controller = stage.cluster.spawn_controller("controller", &[]).unwrap();
     stage.cluster.start_agents(&[]).unwrap();
     stage.cluster.announce_update(UPDATE).await.unwrap();
     for node in ["node-1", "node-2"] {
         stage.until_rebooted(node).await;
     }
     twice_granted(&stage, "node-1").await;
+    // It hands the lease back.
+    controller.terminate().unwrap();
+    assert!(controller.wait(LIMIT).await.unwrap().success());
     let mut unused = BTreeSet::new();
     let mut refused = Vec::new();
     let audit = stage.cluster.control_plane().audit().unwrap();

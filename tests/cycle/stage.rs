@@ -7,14 +7,12 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{ConfigMap, Node, Pod},
-    },
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Node, Pod},
 };
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use reboot_tests::{
@@ -141,8 +139,8 @@ impl Stage {
 
     /// Waits until the node waits for this reason; returns all that is said.
     pub(crate) async fn until_waiting(&self, node: &str, reason: &str) -> Value {
-        let seen = self.until_node(node, &format!("to wait for {reason}"), |node| waiting(node)["reason"] == *reason);
-        waiting(&seen.await)
+        let what = format!("to wait for {reason}");
+        waiting(&self.until_node(node, &what, |node| waiting(node)["reason"] == *reason).await)
     }
 
     /// Waits until the node's cycle has ended in a reboot, and the node serves again.

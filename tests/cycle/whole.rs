@@ -28,8 +28,7 @@ async fn check(quota: usize) {
     let client = stage.client();
     let stay = daemon_pods(&client).await;
     let nodes = stage.cluster.names();
-    let _controller =
-        stage.cluster.spawn_controller("controller", &[&format!("--max-unavailable={quota}")]).unwrap();
+    let _controller = stage.cluster.spawn_controller("controller", &[&format!("--max-unavailable={quota}")]).unwrap();
     stage.cluster.start_agents(&[]).unwrap();
     stage.cluster.announce_update(UPDATE).await.unwrap();
 

@@ -2,22 +2,20 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
-use kube::{Resource, runtime::watcher};
+use kube::runtime::watcher::Event;
 use reboot_tests::referee::history::{NodeSeen, PodSeen};
-use serde_json::Value;
 
 use crate::phase::{Phase, Sight};
 
-/// An event of one of the three watches.
+/// An event of one of the three watches: objects by their UIDs.
 #[derive(Debug)]
 pub(crate) enum Happened {
     /// Of the Nodes.
-    Node(watcher::Event<Node>),
+    Node(Event<(String, NodeSeen)>),
     /// Of the Pods.
-    Pod(watcher::Event<Pod>),
-    /// Of the ConfigMap that holds the slots.
-    Slots(watcher::Event<ConfigMap>),
+    Pod(Event<(String, PodSeen)>),
+    /// Of the ledger: the nodes that hold a slot.
+    Slots(Event<(String, Vec<String>)>),
 }
 
 /// The nodes, how long each has been in each phase, and the slots of the ledger.
@@ -50,9 +48,9 @@ impl Board {
     /// Takes in an event that came at this time; returns what has changed, for people.
     pub(crate) fn happened(&mut self, happened: Happened, at: Duration) -> Vec<String> {
         match happened {
-            Happened::Node(event) => self.nodes.take_in(event, |node| NodeSeen::from(node)),
-            Happened::Pod(event) => self.pods.take_in(event, |pod| PodSeen::from(pod)),
-            Happened::Slots(event) => self.ledger.take_in(event, holders),
+            Happened::Node(event) => self.nodes.take_in(event),
+            Happened::Pod(event) => self.pods.take_in(event),
+            Happened::Slots(event) => self.ledger.take_in(event),
         }
         let mut changes = self.update_rows(at);
         changes.extend(self.update_slots());
@@ -140,14 +138,13 @@ impl<T> Default for Living<T> {
 }
 
 impl<T> Living<T> {
-    fn take_in<K: Resource>(&mut self, event: watcher::Event<K>, see: impl Fn(&K) -> T) {
-        let uid = |object: &K| object.meta().uid.clone().unwrap_or_default();
+    fn take_in(&mut self, event: Event<(String, T)>) {
         match event {
-            watcher::Event::Init => self.listed.clear(),
-            watcher::Event::InitApply(object) => drop(self.listed.insert(uid(&object), see(&object))),
-            watcher::Event::InitDone => self.now = std::mem::take(&mut self.listed),
-            watcher::Event::Apply(object) => drop(self.now.insert(uid(&object), see(&object))),
-            watcher::Event::Delete(object) => drop(self.now.remove(&uid(&object))),
+            Event::Init => self.listed.clear(),
+            Event::InitApply((uid, object)) => drop(self.listed.insert(uid, object)),
+            Event::InitDone => self.now = std::mem::take(&mut self.listed),
+            Event::Apply((uid, object)) => drop(self.now.insert(uid, object)),
+            Event::Delete((uid, _)) => drop(self.now.remove(&uid)),
         }
     }
 }
@@ -166,10 +163,94 @@ fn change(node: &str, sight: &Sight) -> String {
     format!("{node:<8} {}{waits_for}{cordon}", sight.words)
 }
 
-/// The nodes in the ledger; a ledger that cannot be read shows none.
-fn holders(map: &ConfigMap) -> Vec<String> {
-    let text = map.data.as_ref().and_then(|data| data.get("ledger"));
-    let ledger: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let slots = ledger["slots"].as_array().into_iter().flatten();
-    slots.filter_map(|slot| Some(slot["node"].as_str()?.to_owned())).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANTED: (&str, &str) = ("reboot", "a.7");
+    const DRAINING: (&str, &str) = ("reboot-in-progress", r#"{"phase":"draining","id":"a.7","cordoned":true}"#);
+    const REBOOTING: (&str, &str) = ("reboot-in-progress", r#"{"phase":"rebooting","id":"a.7","cordoned":true}"#);
+    const NEEDED: (&str, &str) = ("reboot-needed", "x");
+    const DONE: (&str, &str) = ("last-reboot", r#"{"outcome":"rebooted"}"#);
+
+    fn node(name: &str, boot: &str, notes: &[(&str, &str)]) -> (String, NodeSeen) {
+        let notes = notes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let (name, boot_id) = (name.to_owned(), boot.to_owned());
+        (name.clone(), NodeSeen { name, boot_id, ready: true, notes, ..NodeSeen::default() })
+    }
+
+    fn seen(board: &mut Board, second: u64, boot: &str, notes: &[(&str, &str)]) -> Vec<String> {
+        let event = Event::Apply(node("node-2", boot, notes));
+        board.happened(Happened::Node(event), Duration::from_secs(second))
+    }
+
+    fn row<'a>(board: &'a Board, wanted: &str) -> &'a Row {
+        board.rows().find(|(name, _)| *name == wanted).map(|(_, row)| row).unwrap()
+    }
+
+    #[test]
+    fn the_time_in_each_phase_adds_up_to_the_whole_cycle() {
+        let mut board = Board::default();
+        assert_eq!(seen(&mut board, 0, "a", &[]), [""; 0], "what was there before is no change");
+        assert_eq!(seen(&mut board, 1, "a", &[NEEDED]), ["node-2   asks"]);
+        assert_eq!(seen(&mut board, 3, "a", &[NEEDED, GRANTED]), ["node-2   granted"]);
+        assert_eq!(seen(&mut board, 4, "a", &[NEEDED, GRANTED, DRAINING]), ["node-2   draining 0 pods"]);
+        assert_eq!(seen(&mut board, 5, "a", &[NEEDED, GRANTED, DRAINING]), [""; 0]);
+        seen(&mut board, 9, "a", &[NEEDED, GRANTED, REBOOTING]);
+        seen(&mut board, 14, "b", &[NEEDED, GRANTED, REBOOTING]);
+        assert_eq!(seen(&mut board, 20, "b", &[DONE]), ["node-2   done"]);
+        let Row { asked, granted, since, spent, .. } = row(&board, "node-2");
+        let second = Duration::from_secs;
+        assert_eq!((*asked, *granted, *since), (Some(second(1)), Some(second(3)), second(20)));
+        assert_eq!(spent.values().copied().collect::<Vec<_>>(), [2, 1, 5, 5, 6].map(second));
+
+        seen(&mut board, 30, "b", &[DONE, NEEDED]);
+        let Row { asked, spent, .. } = row(&board, "node-2");
+        assert!(spent.is_empty() && *asked == Some(second(30)), "the next cycle starts anew");
+    }
+
+    #[test]
+    fn a_drain_counts_the_pods_that_have_to_go() {
+        let mut board = Board::default();
+        seen(&mut board, 0, "a", &[DRAINING]);
+        let mut pod = |uid: &str, node: &str, evictable, gone| {
+            let pod = PodSeen { node: node.to_owned(), evictable, ..PodSeen::default() };
+            let pod = (uid.to_owned(), pod);
+            let event = if gone { Event::Delete(pod) } else { Event::Apply(pod) };
+            board.happened(Happened::Pod(event), Duration::from_secs(1))
+        };
+        assert_eq!(pod("1", "node-2", true, false), ["node-2   draining 1 pod"]);
+        assert_eq!(pod("2", "node-2", false, false), [""; 0], "of a DaemonSet");
+        assert_eq!(pod("3", "node-1", true, false), [""; 0], "elsewhere");
+        assert_eq!(pod("1", "node-2", true, true), ["node-2   draining 0 pods"]);
+    }
+
+    #[test]
+    fn slots_are_told_and_their_highest_number_is_kept() {
+        let mut board = Board::default();
+        let mut slots = |nodes: &[&str]| {
+            let slots = nodes.iter().map(|node| (*node).to_owned()).collect();
+            board.happened(Happened::Slots(Event::Apply(("ledger".to_owned(), slots))), Duration::ZERO)
+        };
+        assert_eq!(slots(&[]), [""; 0]);
+        assert_eq!(slots(&["node-1", "node-2"]), ["slots    2 in use (node-1, node-2)"]);
+        assert_eq!(slots(&[]), ["slots    0 in use"]);
+        assert_eq!((board.most_slots(), board.slots()), (2, &[][..]));
+    }
+
+    #[test]
+    fn a_watch_that_starts_over_forgets_what_is_no_longer_listed() {
+        let mut board = Board::default();
+        let names = |board: &Board| board.rows().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        let mut happened = |event| drop(board.happened(Happened::Node(event), Duration::ZERO));
+        for name in ["node-10", "node-9"] {
+            happened(Event::Apply(node(name, "a", &[])));
+        }
+        assert_eq!(names(&board), ["node-9", "node-10"]);
+        let mut happened = |event| drop(board.happened(Happened::Node(event), Duration::ZERO));
+        happened(Event::Init);
+        happened(Event::InitApply(node("node-9", "a", &[])));
+        happened(Event::InitDone);
+        assert_eq!(names(&board), ["node-9"]);
+    }
 }

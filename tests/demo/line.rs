@@ -44,10 +44,11 @@ impl Line {
         for (style, text) in &self.0 {
             let shown: String = text.chars().take(room).collect();
             room -= shown.chars().count();
-            match style.code().filter(|_| colours && !shown.is_empty()) {
-                Some(code) => out.push_str(&format!("\x1b[{code}m{shown}\x1b[0m")),
-                None => out.push_str(&shown),
-            }
+            let piece = match style.code().filter(|_| colours && !shown.is_empty()) {
+                Some(code) => format!("\x1b[{code}m{shown}\x1b[0m"),
+                None => shown,
+            };
+            out.push_str(&piece);
         }
         if length > width {
             out.push('…');

@@ -182,7 +182,11 @@ mod tests {
         check("", &[("reboot-needed", "false")], "idle |  | -");
         check("", &[("reboot-needed", "")], "asks | its agent to answer | -");
         check("", &[("reboot-needed", "x"), ("reboot-request", "{}")], "asks | the controller to decide | -");
-        check("", &[("reboot-needed", "x"), ("reboot-waiting", QUOTA)], "waiting: QuotaUsed | the quota of 1 is used | -");
+        check(
+            "",
+            &[("reboot-needed", "x"), ("reboot-waiting", QUOTA)],
+            "waiting: QuotaUsed | the quota of 1 is used | -",
+        );
         check("", &[("reboot-waiting", "{")], "waiting: unknown |  | -");
         check("", &[("reboot-needed", "x"), ("reboot", "boot-1.7")], "granted | its agent to begin | -");
         check("", &[("reboot", "now")], "granted | its agent to begin | -");
@@ -197,7 +201,11 @@ mod tests {
         check("cordoned boot-2", &[("reboot-in-progress", GONE)], "booting | its agent to finish | agent");
         check("boot-2", &[("last-reboot", r#"{"outcome":"rebooted"}"#)], "done |  | -");
         check("", &[("last-reboot", r#"{"outcome":"gave-back"}"#)], "idle |  | -");
-        check("", &[("last-reboot", r#"{"outcome":"rebooted"}"#), ("reboot-needed", "x")], "asks | its agent to answer | -");
+        check(
+            "",
+            &[("last-reboot", r#"{"outcome":"rebooted"}"#), ("reboot-needed", "x")],
+            "asks | its agent to answer | -",
+        );
     }
 
     #[test]

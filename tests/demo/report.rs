@@ -57,8 +57,7 @@ pub(crate) fn checks(evidence: &Evidence<'_>) -> Vec<Check> {
     let Evidence { verdict, board, quota, cordoned, .. } = evidence;
     let mut rest = verdict.violations.clone();
     let mut check = |words: &[&str], promise: String| {
-        let (violations, others) =
-            rest.drain(..).partition(|text| words.iter().any(|&words| text.contains(words)));
+        let (violations, others) = rest.drain(..).partition(|text| words.iter().any(|&words| text.contains(words)));
         rest = others;
         Check { promise, violations }
     };
@@ -66,7 +65,12 @@ pub(crate) fn checks(evidence: &Evidence<'_>) -> Vec<Check> {
     let (evicted, refused) = evictions(evidence.requests);
     let mut checks = vec![
         check(QUOTA, format!("never more than {nodes} out of service at a time")),
-        check(PDB, format!("no pod was evicted against its PodDisruptionBudget ({evicted} evicted, {refused} refusals respected)")),
+        check(
+            PDB,
+            format!(
+                "no pod was evicted against its PodDisruptionBudget ({evicted} evicted, {refused} refusals respected)"
+            ),
+        ),
         check(DRAIN, "every node was cordoned and empty when it went down".to_owned()),
         check(FOREIGN, format!("the person's cordon on {cordoned} was left alone")),
         check(REBOOT, format!("every node rebooted exactly once: {} new boot IDs", new_boots(verdict))),
@@ -77,9 +81,6 @@ pub(crate) fn checks(evidence: &Evidence<'_>) -> Vec<Check> {
     checks[0].violations.extend(over);
     let taken = board.slots().iter().map(|node| format!("{node} still holds a slot"));
     checks.push(Check { promise: "every slot was handed back".to_owned(), violations: taken.collect() });
-    if verdict.gaps > 0 {
-        rest.push(format!("the referee lost sight of the cluster {} times", verdict.gaps));
-    }
     if !rest.is_empty() {
         checks.push(Check { promise: "nothing else went wrong".to_owned(), violations: rest });
     }
@@ -118,4 +119,88 @@ fn new_boots(verdict: &Verdict) -> usize {
 fn evictions(requests: &[Request]) -> (usize, usize) {
     let count = |code| requests.iter().filter(|one| one.resource == "pods/eviction" && one.code == code).count();
     (count(201), count(429))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use reboot_tests::referee::{
+        Declaration, Expect,
+        history::{At, Event, NodeSeen, PdbSeen, PodSeen},
+        judge::Judge,
+    };
+
+    use super::*;
+
+    const LAST: &str = "every slot was handed back";
+
+    fn judged(quota: usize, events: impl IntoIterator<Item = Event>, expect: &Expect) -> Vec<String> {
+        let mut judge = Judge::new(quota);
+        for (revision, event) in (1..).zip(events) {
+            judge.observe(&event, At { revision, time: Timestamp::UNIX_EPOCH });
+        }
+        judge.violations().iter().cloned().chain(judge.complaints(expect)).collect()
+    }
+
+    fn node(words: &str, notes: &[&str]) -> Event {
+        let mut node =
+            NodeSeen { name: "node-1".to_owned(), boot_id: "a".to_owned(), ready: true, ..NodeSeen::default() };
+        for word in words.split_whitespace() {
+            match word {
+                "down" => node.ready = false,
+                "cordoned" => node.cordoned = true,
+                boot => boot.clone_into(&mut node.boot_id),
+            }
+        }
+        node.notes = notes.iter().map(|key| ((*key).to_owned(), String::new())).collect();
+        Event::Node(node)
+    }
+
+    fn pod(terminating: bool) -> Event {
+        let pod = PodSeen { uid: "p".to_owned(), node: "node-1".to_owned(), ..PodSeen::default() };
+        Event::Pod(PodSeen { terminating, available: !terminating, evictable: true, ..pod })
+    }
+
+    /// The promises that are shown as broken for these violations, by their first words.
+    fn check(violations: Vec<String>, broken: &str) {
+        let verdict = Verdict { violations, timeline: Vec::new(), reboots: [("node-1".to_owned(), 1)].into() };
+        let board = Board::default();
+        let evidence = Evidence { verdict: &verdict, requests: &[], board: &board, quota: 1, cordoned: "node-1" };
+        let checks = checks(&evidence);
+        assert!(checks.iter().any(|check| check.promise == LAST));
+        let told: Vec<_> = checks.iter().flat_map(|check| &check.violations).collect();
+        assert_eq!(told.len(), verdict.violations.len(), "each violation is told once");
+        let promises = checks.iter().filter(|check| !check.violations.is_empty()).map(|check| check.promise.as_str());
+        assert_eq!(promises.collect::<Vec<_>>().join(" | "), broken, "{:?}", verdict.violations);
+    }
+
+    #[test]
+    fn every_violation_stands_under_the_promise_that_it_breaks() {
+        let once = Expect::rebooted_once(["node-1"]);
+        let none = Expect::default();
+        let up = || node("", &[]);
+        let foreign = || Event::Declared(Declaration::ForeignCordon("node-1".to_owned()));
+        let pdb = || Event::Pdb(PdbSeen { bound: 1, ..PdbSeen::default() });
+        check(judged(1, [], &none), "");
+        check(judged(0, [up(), node("cordoned", &[])], &none), "never more than 1 node was out of service at a time");
+        check(
+            judged(1, [pdb(), pod(false), pod(true)], &none),
+            "no pod was evicted against its PodDisruptionBudget (0 evicted, 0 refusals respected)",
+        );
+        let drain = "every node was cordoned and empty when it went down";
+        check(judged(1, [up(), node("down", &[]), node("b", &[])], &once), drain);
+        let full = [up(), pod(false), node("cordoned", &[]), node("cordoned b", &[]), node("b", &[])];
+        check(judged(1, full, &once), drain);
+        let person = "the person's cordon on node-1 was left alone";
+        check(judged(1, [foreign(), node("cordoned", &[]), up()], &none), person);
+        let reboots = "every node rebooted exactly once: 1 new boot IDs";
+        check(judged(1, [up()], &once), reboots);
+        let early = [up(), node("cordoned", &[]), node("cordoned down", &[]), node("down", &[]), node("b", &[])];
+        check(judged(1, early, &once), reboots);
+        let done = "every node is back in service: Ready, schedulable, no annotation left over";
+        let never = || Expect::default().rebooted("node-1", 1);
+        let left = [up(), node("cordoned", &[]), node("cordoned b", &[]), node("down cordoned b", &["reboot"])];
+        check(judged(1, left, &never()), done);
+        check(vec!["what nobody has thought of".to_owned()], "nothing else went wrong");
+    }
 }

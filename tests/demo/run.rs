@@ -25,12 +25,16 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// Runs the demo; returns whether every promise was kept.
 ///
 /// With `KEEP` it does not return, unless something ends that should not.
-pub(crate) async fn run(settings: &Settings, dir: &Path, screen: &mut Screen, verdict: &mut Option<bool>) -> Result<()> {
+pub(crate) async fn run(
+    settings: &Settings,
+    dir: &Path,
+    screen: &mut Screen,
+    verdict: &mut Option<bool>,
+) -> Result<()> {
     greet(settings, screen)?;
-    let mut stage = Stage::set(settings, dir, screen).await?;
+    let mut stage = Box::pin(Stage::set(settings, dir, screen)).await?;
     let client = stage.cluster.client();
-    let referee = stage.cluster.control_plane().client_as("referee").await?;
-    let referee = Referee::start(referee, settings.quota).await?;
+    let referee = Referee::start(stage.cluster.control_plane(), settings.quota).await?;
     let (notes, heard) = unbounded_channel();
     let mut show = Show::new(&client, settings.quota, heard);
     let began = screen.elapsed();
@@ -76,7 +80,10 @@ fn greet(settings: &Settings, screen: &mut Screen) -> Result<()> {
     let keep = if *keep { ", KEEP=1" } else { "" };
     screen.say(&Line::default().and(Style::Bold, "Reboot operator: the demo"))?;
     let quota = if *quota == 1 { "one at a time".to_owned() } else { format!("at most {quota} at a time") };
-    let text = format!("{nodes} nodes get an update at once and have to reboot, {quota} (NODES={nodes}, QUOTA={}{keep}).", settings.quota);
+    let text = format!(
+        "{nodes} nodes get an update at once and have to reboot, {quota} (NODES={nodes}, QUOTA={}{keep}).",
+        settings.quota
+    );
     screen.say(&Line::text(text))?;
     let text = "The API server, the D-Bus buses and the operator are real; machines and containers are simulated.";
     screen.say(&Line::text(text))?;
@@ -86,9 +93,8 @@ fn greet(settings: &Settings, screen: &mut Screen) -> Result<()> {
 /// Shows on until the live view has seen what the referee has.
 async fn catch_up(show: &mut Show, screen: &mut Screen) -> Result<()> {
     let until = Instant::now() + CATCH_UP;
-    let over = |show: &Show| {
-        show.board.slots().is_empty() && show.board.rows().all(|(_, row)| row.sight.phase == Phase::Done)
-    };
+    let over =
+        |show: &Show| show.board.slots().is_empty() && show.board.rows().all(|(_, row)| row.sight.phase == Phase::Done);
     while !over(show) && Instant::now() < until {
         if let Ok(failed) = timeout(TICK, show.run(screen)).await {
             match failed? {}

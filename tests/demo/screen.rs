@@ -86,10 +86,8 @@ impl Screen {
         let Some((columns, rows)) = self.terminal else { return Ok(()) };
         // A picture that does not fit would scroll, and the way back up would no longer be right.
         let picture = &picture[..picture.len().min(rows.saturating_sub(1))];
-        let mut text = String::from("\x1b[?25l");
-        if self.drawn > 0 {
-            text.push_str(&format!("\x1b[{}F", self.drawn));
-        }
+        let up = if self.drawn > 0 { format!("\x1b[{}F", self.drawn) } else { String::new() };
+        let mut text = format!("\x1b[?25l{up}");
         for line in picture {
             text.push_str(&line.render(columns.saturating_sub(1), self.colours));
             text.push_str("\x1b[K\n");

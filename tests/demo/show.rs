@@ -4,13 +4,18 @@ use std::{convert::Infallible, future::pending, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures::{
-    StreamExt as _,
+    StreamExt as _, TryStreamExt as _,
     stream::{BoxStream, select_all},
 };
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, watcher},
+    Api, Client, Resource,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
 };
+use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
@@ -85,11 +90,31 @@ fn events(client: &Client) -> BoxStream<'static, Happened> {
     let ledger = everything().fields(&format!("metadata.name={name}"));
     let ledger = watcher(Api::namespaced(client.clone(), namespace), ledger).default_backoff();
     let all = select_all([
-        nodes.map(|event| event.map(Happened::Node)).boxed(),
-        pods.map(|event| event.map(Happened::Pod)).boxed(),
-        ledger.map(|event| event.map(Happened::Slots)).boxed(),
+        nodes.map_ok(|event| Happened::Node(seen(event, |node: &Node| node.into()))).boxed(),
+        pods.map_ok(|event| Happened::Pod(seen(event, |pod: &Pod| pod.into()))).boxed(),
+        ledger.map_ok(|event| Happened::Slots(seen(event, holders))).boxed(),
     ]);
     all.filter_map(async |event| event.ok()).boxed()
+}
+
+/// What matters of the objects of an event.
+fn seen<K: Resource, T>(event: Event<K>, see: impl Fn(&K) -> T) -> Event<(String, T)> {
+    let see = |object: &K| (object.meta().uid.clone().unwrap_or_default(), see(object));
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(see(&object)),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(see(&object)),
+        Event::Delete(object) => Event::Delete(see(&object)),
+    }
+}
+
+/// The nodes in the ledger; a ledger that cannot be read shows none.
+fn holders(map: &ConfigMap) -> Vec<String> {
+    let text = map.data.as_ref().and_then(|data| data.get("ledger"));
+    let ledger: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let slots = ledger["slots"].as_array().into_iter().flatten();
+    slots.filter_map(|slot| Some(slot["node"].as_str()?.to_owned())).collect()
 }
 
 fn picture(board: &Board, quota: usize, now: Duration) -> Vec<Line> {
@@ -126,4 +151,55 @@ fn line(name: &str, row: &Row, width: usize, now: Duration) -> Line {
         .and(Style::Plain, format!("  {time:>6}  "))
         .and(cordon, format!("{:<6}", sight.cordon.who()))
         .and(Style::Plain, format!("  {}", sight.waits_for))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn ledger(text: &str) -> ConfigMap {
+        let data = BTreeMap::from([("ledger".to_owned(), text.to_owned())]);
+        ConfigMap { data: Some(data), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn the_holders_of_slots_are_read_from_the_ledger() {
+        assert_eq!(
+            holders(&ledger(r#"{"slots":[{"node":"node-2","id":"a.7"},{"node":"node-1"}]}"#)),
+            ["node-2", "node-1"]
+        );
+        assert_eq!(holders(&ledger("{")), [""; 0]);
+        assert_eq!(holders(&ConfigMap::default()), [""; 0]);
+    }
+
+    #[test]
+    fn columns_are_aligned_and_fit_a_terminal_of_80() {
+        let mut board = Board::default();
+        let waiting = r#"{"reason":"QuotaUsed","message":"the quota of 1 is used; its turn will come"}"#;
+        for (name, notes) in [("node-1", vec![]), ("node-10", vec![("reboot-waiting", waiting)])] {
+            let notes = notes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            let node = reboot_tests::referee::history::NodeSeen {
+                name: name.to_owned(),
+                ready: true,
+                notes,
+                ..Default::default()
+            };
+            let event = Event::Apply((name.to_owned(), node));
+            board.happened(Happened::Node(event), Duration::from_secs(1));
+        }
+        let picture = picture(&board, 1, Duration::from_secs(3));
+        let text: Vec<_> = picture.iter().map(|line| line.render(79, false)).collect();
+        let expected = [
+            "",
+            "  slots in use: 0 of 1   done: 0 of 2   elapsed: 3.0s",
+            "",
+            "  NODE     PHASE                  FOR  CORDON  WAITS FOR",
+            "  node-1   idle                  2.0s  -",
+            "  node-10  waiting: QuotaUsed    2.0s  -       the quota of 1 is used; its turn will c…",
+            "",
+        ];
+        assert_eq!(text, expected);
+    }
 }

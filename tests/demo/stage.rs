@@ -1,11 +1,6 @@
 //! Sets the scene: the cluster with pods on it, the operator, and a person who is at work on one of the nodes.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{convert::Infallible, future::pending, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::Node;
@@ -59,8 +54,10 @@ impl Stage {
         let client = cluster.client();
         let what = "apply the manifests; deploy web, api and worker, two of them with a PodDisruptionBudget";
         let deployed = deploy(&client, nodes);
-        let installed = cluster.install(&manifests());
-        screen.during(what, async { tokio::try_join!(deployed, installed).map(drop) }).await?;
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+        let installed = cluster.install(&manifests);
+        let both = Box::pin(async { tokio::try_join!(deployed, installed).map(drop) });
+        screen.during(what, both).await?;
         let cordoned = cluster.names().pop().unwrap_or_default();
         Ok(Self { cluster, controller: None, cordoned })
     }
@@ -143,8 +140,4 @@ async fn deploy(client: &Client, nodes: usize) -> Result<()> {
     let api = ready_after(Workload::new("api", nodes), "1s");
     let worker = Workload::new("worker", nodes).without_pdb();
     tokio::try_join!(web.deploy(client), api.deploy(client), worker.deploy(client)).map(drop)
-}
-
-fn manifests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
 }

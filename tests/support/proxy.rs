@@ -82,7 +82,8 @@ const FORWARD: Duration = Duration::from_secs(60);
 impl Proxy {
     /// Starts one before the API server that this kubeconfig names.
     pub async fn start(kubeconfig: &Path) -> Result<Self> {
-        let mut file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
+        let mut file =
+            Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
         // Whoever asks says who that is.
         file.auth_infos.iter_mut().for_each(|user| user.auth_info = None);
         let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;

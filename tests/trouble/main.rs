@@ -1,6 +1,11 @@
 //! The operator in trouble.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod flags;
+mod ledger;
+mod outages;
 mod people;
+mod refusals;
 mod site;
+mod values;
 mod world;

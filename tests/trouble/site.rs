@@ -1,17 +1,26 @@
 //! One node of a world: what a person does to it with kubectl, and what is seen of it.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use std::pin::pin;
+
+use futures::TryStreamExt as _;
+use k8s_openapi::api::{
+    core::v1::{Event, Node, Pod},
+    policy::v1::PodDisruptionBudget,
+};
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use reboot_tests::{
-    call::until,
+    call::{until, within},
+    proxy::Proxy,
     referee::{
         Declaration,
         history::{NodeSeen, PREFIX},
     },
-    sim::Machine,
+    sim::{Machine, Reboots},
+    workload::is_ready,
 };
 use serde_json::{Value, json};
 
@@ -94,6 +103,69 @@ impl<'a> Site<'a> {
         self.until_anchored().await
     }
 
+    /// Puts a pod on the node that a PDB never lets go, until [`Site::unblock`].
+    pub(crate) async fn block(self) {
+        let name = format!("blocker-{}", self.name());
+        let labels = json!({"app": name});
+        let budget = json!({
+            "metadata": {"name": name}, "spec": {"minAvailable": 1, "selector": {"matchLabels": labels}},
+        });
+        let pod = json!({
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"nodeName": self.name(), "containers": [{"name": "main", "image": "testbed"}]},
+        });
+        let parameters = PostParams::default();
+        self.budgets().create(&parameters, &serde_json::from_value(budget).unwrap()).await.unwrap();
+        self.pods().create(&parameters, &serde_json::from_value(pod).unwrap()).await.unwrap();
+        // A pod that is not Ready may be evicted.
+        let ready = |pod: Option<&Pod>| pod.is_some_and(is_ready);
+        until(LIMIT, "the blocker", self.pods(), &name, ready).await.unwrap();
+        let counted = |budget: Option<&PodDisruptionBudget>| {
+            budget.and_then(|budget| budget.status.as_ref()).is_some_and(|status| status.current_healthy == 1)
+        };
+        until(LIMIT, "the blocker's PDB", self.budgets(), &name, counted).await.unwrap();
+    }
+
+    /// Takes the PDB away.
+    pub(crate) async fn unblock(self) {
+        self.budgets().delete(&format!("blocker-{}", self.name()), &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Starts the agent anew, with a bad way to the API server of its own.
+    pub(crate) async fn start_agent_behind_proxy(self) -> Proxy {
+        let control_plane = self.world.cluster.control_plane();
+        let proxy = Proxy::start(&control_plane.kubeconfig()).await.unwrap();
+        let own = control_plane.kubeconfig_of(&format!("reboot-agent-{}", self.name())).unwrap();
+        let kubeconfig = proxy.kubeconfig(&own).unwrap();
+        self.machine.start_agent(&["--kubeconfig", kubeconfig.to_str().unwrap()]).unwrap();
+        proxy
+    }
+
+    /// From its next reboot on the machine stays down until it is brought back.
+    pub(crate) fn stays_down(self) {
+        self.machine.set_reboots(Reboots { comes_back: false, ..Reboots::default() });
+    }
+
+    /// Waits for an Event on the Node: its type, its reason, and words of its message. Returns the message.
+    pub(crate) async fn until_event(self, kind: &str, reason: &str, words: &str) -> String {
+        let events: Api<Event> = Api::default_namespaced(self.world.client());
+        let about = watcher::Config::default().fields(&format!("involvedObject.name={}", self.name()));
+        let is = |event: &Event| {
+            let says = event.message.as_deref().unwrap_or_default().contains(words);
+            says && event.type_.as_deref() == Some(kind) && event.reason.as_deref() == Some(reason)
+        };
+        let mut events = pin!(watcher(events, about).default_backoff().applied_objects());
+        let found = async {
+            while let Some(event) = events.try_next().await? {
+                if is(&event) {
+                    return Ok(event.message.unwrap_or_default());
+                }
+            }
+            anyhow::bail!("the watch ended")
+        };
+        within(LIMIT, format!("a {kind} Event {reason} on {}: {words}", self.name()), found).await.unwrap()
+    }
+
     /// Waits until the Node looks like that; `what` ends the sentence "node-1 …".
     pub(crate) async fn until(self, what: &str, holds: impl Fn(&NodeSeen) -> bool) -> NodeSeen {
         let nodes: Api<Node> = Api::all(self.world.client());
@@ -114,6 +186,12 @@ impl<'a> Site<'a> {
     pub(crate) async fn until_waiting(self, reason: &str) -> Value {
         let waits = |node: &NodeSeen| value(node, "reboot-waiting")["reason"] == *reason;
         value(&self.until(&format!("to wait for {reason}"), waits).await, "reboot-waiting")
+    }
+
+    /// Waits until `reboot-status` has these words.
+    pub(crate) async fn until_status(self, words: &str) -> NodeSeen {
+        let says = |node: &NodeSeen| node.notes.get("reboot-status").is_some_and(|status| status.contains(words));
+        self.until(&format!("to say {words:?}"), says).await
     }
 
     /// Waits until the latest cycle was given back for this reason and the node serves as before; returns what is said
@@ -137,6 +215,10 @@ impl<'a> Site<'a> {
     }
 
     fn pods(self) -> Api<Pod> {
+        Api::default_namespaced(self.world.client())
+    }
+
+    fn budgets(self) -> Api<PodDisruptionBudget> {
         Api::default_namespaced(self.world.client())
     }
 

@@ -12,8 +12,8 @@ use std::{
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
+use kube::{Api, Client, api::DeleteParams};
 use reboot_tests::{
     call::until,
     control_plane::audit::Request,
@@ -94,6 +94,17 @@ impl World {
 
     pub(crate) fn kill_controller(&self) {
         drop(self.controller.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Removes the Lease of a controller that was killed, so that the next one need not wait it out.
+    pub(crate) async fn forget_leader(&self) {
+        let leases: Api<Lease> = Api::namespaced(self.client(), NAMESPACE);
+        leases.delete("reboot-controller", &DeleteParams::default()).await.unwrap();
+    }
+
+    /// What all controllers wrote, one after the other.
+    pub(crate) fn controller_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("controller.log")).unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -18,21 +18,23 @@ pub struct Machine {
     boot: Option<BootId>,
     os_version: Option<String>,
     engine: watch::Receiver<EngineState>,
+    heard: watch::Sender<EngineState>,
     asked: UpdateEngine,
     logind: Logind,
     other_manager: Option<String>,
 }
 
 impl Machine {
-    /// The machine with these files and services; `engine` is kept up to date by [`UpdateEngine::watch`].
+    /// The machine with these files and services; `heard` is kept up to date by [`UpdateEngine::watch`].
     pub fn new(
         boot_id_file: PathBuf,
         os_version: Option<String>,
-        engine: watch::Receiver<EngineState>,
+        heard: watch::Sender<EngineState>,
         asked: UpdateEngine,
         logind: Logind,
     ) -> Self {
-        Self { boot_id_file, boot: None, os_version, engine, asked, logind, other_manager: None }
+        let engine = heard.subscribe();
+        Self { boot_id_file, boot: None, os_version, engine, heard, asked, logind, other_manager: None }
     }
 
     /// Notes another reboot manager that is active on the machine.
@@ -43,7 +45,7 @@ impl Machine {
     /// Waits until update_engine has said something new. Safe to drop and call again.
     pub async fn engine_changed(&mut self) {
         if self.engine.changed().await.is_err() {
-            // The task that watches has ended, which ends the process; until then nothing changes.
+            // Every sender is gone, and one is ours.
             std::future::pending::<()>().await;
         }
     }
@@ -61,7 +63,7 @@ impl Machine {
 
     /// The machine with update_engine and logind asked just now.
     pub async fn fresh_view(&mut self, pods: Vec<PodView>) -> HostView {
-        let (engine, preparing) = tokio::join!(self.asked.ask(), self.logind.preparing_for_shutdown());
+        let (engine, preparing) = tokio::join!(self.asked.ask_into(&self.heard), self.logind.preparing_for_shutdown());
         self.view_with(sort_engine(&engine), Some(pods), preparing)
     }
 

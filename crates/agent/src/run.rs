@@ -37,10 +37,11 @@ pub async fn run(args: Args) -> Result<()> {
 
     let bus = Bus::new(args.bus_address.clone());
     let engine = UpdateEngine::new(bus.clone());
-    let (state, engine_state) = watch::channel(EngineState::default());
+    let heard = watch::Sender::new(EngineState::default());
     let logind = Logind::new(bus);
     let os_version = host::os_version(&args.os_release_file);
-    let mut machine = Machine::new(args.boot_id_file.clone(), os_version, engine_state, engine.clone(), logind.clone());
+    let mut machine =
+        Machine::new(args.boot_id_file.clone(), os_version, heard.clone(), engine.clone(), logind.clone());
     machine.set_other_manager(self_test(&logind, &events, &args.node_name).await);
 
     let reconciler = Reconciler {
@@ -54,7 +55,7 @@ pub async fn run(args: Args) -> Result<()> {
         ready: probes.readiness.handle("the agent's Node"),
     };
     tasks.spawn_service("probes", listener.serve(probes, shutdown.clone()));
-    tasks.spawn_service("update_engine", async move { match engine.watch(&state).await {} });
+    tasks.spawn_service("update_engine", async move { match engine.watch(&heard).await {} });
     tasks.spawn("events", write_events);
     tasks.spawn("reconcile", reconciler.run(shutdown));
     tasks.run(signals).await.context("running the agent")

@@ -121,6 +121,18 @@ impl UpdateEngine {
         answer.await.unwrap_or_else(|error| EngineState::Unknown(printable(&format!("{error:#}"))))
     }
 
+    /// Asks as [`UpdateEngine::ask`], and shows the answer in `state` as well: what has changed silently would otherwise
+    /// stand there until the next signal, and be acted on again and again.
+    pub async fn ask_into(&self, state: &watch::Sender<EngineState>) -> EngineState {
+        let before = state.borrow().clone();
+        let answer = self.ask().await;
+        // What was heard meanwhile is newer than the answer may be.
+        if !matches!(answer, EngineState::Unknown(_)) && *state.borrow() == before {
+            publish(state, answer.clone());
+        }
+        answer
+    }
+
     /// Keeps `state` up to date for as long as it is polled. Receivers are woken by changes only.
     ///
     /// Whatever goes wrong (the bus dies, the service hangs, a message makes no sense) is shown as

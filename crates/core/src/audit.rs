@@ -6,7 +6,7 @@
 
 mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ pub enum Fault {
     CommitUncordoned,
     /// S5: a pause took a person's `now` away.
     ForceClearedByPause,
-    /// S5: a grant that a person had removed was renewed at once.
+    /// S5: a grant was renewed at once that a person had removed, or whose cycle a person had ended.
     GrantRenewed,
     /// S6: a slot was removed, or handed to another cycle, without evidence.
     SlotFreedWithoutEvidence,
@@ -87,8 +87,8 @@ pub enum Fault {
     CycleLeftOut,
 }
 
-/// How long a grant that a person removed must not come back, unless the person then says anything to the contrary: asks,
-/// forces, ends a pause, corrects a malformed value.
+/// How long what a person undid must not be redone, unless the person then says anything to the contrary: asks, forces,
+/// ends a pause, corrects a malformed value.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The state of the world as far as the promises need it.
@@ -98,7 +98,7 @@ pub struct Audit {
     selector: Selector,
     nodes: BTreeMap<String, Known>,
     slots: Slots,
-    granted: BTreeSet<GrantId>,
+    granted: BTreeMap<GrantId, String>,
 }
 
 /// One node.
@@ -108,20 +108,20 @@ struct Known {
     boot: Option<BootId>,
     cordoned_by_agent: bool,
     committed: Option<GrantId>,
-    grant_removed: Option<Duration>,
+    undone: Option<Duration>,
 }
 
 impl Audit {
     /// An audit of a world without nodes and without a ledger.
     pub fn new(quota: Quota, selector: Selector) -> Self {
-        Self { quota, selector, nodes: BTreeMap::new(), slots: Slots::default(), granted: BTreeSet::new() }
+        Self { quota, selector, nodes: BTreeMap::new(), slots: Slots::default(), granted: BTreeMap::new() }
     }
 
     /// The machine of this node runs this boot from now on.
     pub fn booted(&mut self, node: &str, boot: BootId) {
         let known = self.nodes.entry(node.to_owned()).or_default();
         known.boot = Some(boot);
-        known.grant_removed = None;
+        known.undone = None;
     }
 
     /// A Node was written, created, or (`None`) deleted, at this time of one clock that never steps.
@@ -136,6 +136,7 @@ impl Audit {
         let before = std::mem::replace(&mut known.view, after.cloned());
         let same = |before: &&NodeView| after.is_some_and(|after| after.uid == before.uid);
         let before = before.as_ref().filter(same);
+        known.undone = known.undone.filter(|_| before.is_some());
         self.slots.node_changed(actor, name, before, after);
         let Some(after) = after else { return Vec::new() };
         let mut faults = Vec::new();
@@ -144,7 +145,7 @@ impl Audit {
             (Actor::Controller, Some(before)) => {
                 faults.extend(controller_granted(before, after, known, &self.slots, &mut self.granted, mono));
             }
-            (Actor::Person, Some(before)) => known.person_wrote(before, after, mono),
+            (Actor::Person, Some(before)) => known.person_wrote(before, after, self.slots.are_known(), mono),
             _ => {}
         }
         let operator = matches!(actor, Actor::Agent | Actor::Controller);
@@ -162,14 +163,22 @@ impl Audit {
         let selected = || self.nodes.values().filter_map(|known| known.view.as_ref());
         let selected = || selected().filter(|node| self.selector.matches(&node.labels));
         let limit = self.quota.limit(selected().count());
-        let granted = |node: &NodeView| match (node.permission.get(), node.in_progress.get()) {
-            (_, Some(progress)) => self.granted.contains(&progress.id),
-            (Some(Permission::Granted(id)), None) => self.granted.contains(id),
-            _ => false,
+        let granted = |node: &NodeView| {
+            let id = match (node.permission.get(), node.in_progress.get()) {
+                (_, Some(progress)) => progress.id,
+                (Some(Permission::Granted(id)), None) => *id,
+                _ => return false,
+            };
+            self.granted.get(&id) == Some(&node.name)
         };
         let under_way: Vec<&str> = selected().filter(|node| granted(node)).map(|node| node.name.as_str()).collect();
         let views = self.nodes.iter().filter_map(|(name, known)| Some((name.as_str(), known.view.as_ref()?))).collect();
-        self.slots.ledger_changed(actor, ledger, limit, &under_way, &views)
+        let violations = self.slots.ledger_changed(actor, ledger, limit, &under_way, &views);
+        if ledger.known().is_none() {
+            // Without the ledger the operator cannot know that a grant was taken away, rather than never written.
+            self.nodes.values_mut().for_each(|known| known.undone = None);
+        }
+        violations
     }
 
     /// The agent of this node calls logind. `pods`: the pods that really were on the node when the agent last read
@@ -217,15 +226,18 @@ impl Known {
         faults
     }
 
-    fn person_wrote(&mut self, before: &NodeView, after: &NodeView, mono: Duration) {
-        let live = |id: &GrantId| Some(id.boot) == self.boot;
+    fn person_wrote(&mut self, before: &NodeView, after: &NodeView, ledger_is_known: bool, mono: Duration) {
+        let live = |id: &GrantId| Some(id.boot) == self.boot && self.committed != Some(*id);
         let granted = |node: &NodeView| matches!(node.permission.get(), Some(Permission::Granted(id)) if live(id));
+        let draining = before.in_progress.get().is_some_and(|progress| live(&progress.id));
+        let taken_away = granted(before) && !granted(after);
+        let ended = draining && (after.in_progress.is_absent() || (before.unschedulable && !after.unschedulable));
         let forced = after.permission.get() == Some(&Permission::Now);
-        let corrected = before.permission.malformed().is_some();
+        let corrected = before.permission.malformed().or(before.in_progress.malformed()).is_some();
         if forced || corrected || before.needed != after.needed || before.paused != after.paused {
-            self.grant_removed = None;
-        } else if granted(before) && !granted(after) {
-            self.grant_removed = Some(mono);
+            self.undone = None;
+        } else if ledger_is_known && (taken_away || ended) {
+            self.undone = Some(mono);
         }
     }
 
@@ -258,15 +270,15 @@ fn controller_granted(
     after: &NodeView,
     known: &Known,
     slots: &Slots,
-    granted: &mut BTreeSet<GrantId>,
+    granted: &mut BTreeMap<GrantId, String>,
     mono: Duration,
 ) -> Vec<Fault> {
     let Some(Permission::Granted(id)) = after.permission.get().filter(|_| after.permission != before.permission) else {
         return Vec::new();
     };
-    let renewed = known.grant_removed.is_some_and(|at| mono.saturating_sub(at) < AT_ONCE);
+    let renewed = known.undone.is_some_and(|at| mono.saturating_sub(at) < AT_ONCE);
     let faults = [
-        (!granted.insert(*id)).then_some(Fault::GrantRepeated),
+        granted.insert(*id, after.name.clone()).map(|_| Fault::GrantRepeated),
         (!slots.holds(&after.name, *id)).then_some(Fault::GrantWithoutSlot),
         renewed.then_some(Fault::GrantRenewed),
     ];

@@ -103,8 +103,10 @@ fn asks(world: &World, host: usize) -> Option<BootId> {
 
 /// What is not as it must be when all is done.
 fn left_over(world: &World, asked: &[Option<BootId>]) -> String {
-    let slots = world.read_ledger().known().map(|ledger| ledger.slots().len());
-    let mut left: Vec<String> = (slots != Some(0)).then(|| format!("slots: {slots:?}")).into_iter().collect();
+    // A ledger that was lost when nobody needed it is found missing by the next who does.
+    let ledger = world.read_ledger();
+    let slots = ledger.known().map(|ledger| ledger.slots()).unwrap_or_default();
+    let mut left: Vec<String> = slots.iter().map(|slot| format!("{slot} has a slot")).collect();
     for (host, asked) in world.hosts.iter().zip(asked) {
         let name = &host.name;
         left.extend((*asked == Some(host.machine.boot)).then(|| format!("{name} was not rebooted")));
@@ -120,5 +122,5 @@ fn left_over(world: &World, asked: &[Option<BootId>]) -> String {
 
 #[test]
 fn every_promise_holds_and_every_node_that_asks_is_rebooted() {
-    check(0..3000);
+    check(0..20000);
 }

@@ -215,6 +215,9 @@ pub struct Waiting {
     /// A time before which nothing happens, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// Until when a grant that a person removed is not given again, whatever the node waits for meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     /// For people: what would release it.
     pub message: String,
 }
@@ -227,6 +230,7 @@ impl Waiting {
             since,
             blocker: reason.blocker().map(str::to_owned),
             until: reason.until(),
+            held_until: if let WaitReason::GrantRemoved { until } = reason { Some(*until) } else { None },
             message: reason.to_string(),
         }
     }

@@ -24,9 +24,16 @@ struct Held {
 }
 
 impl Slots {
-    /// Whether the node holds a slot under this id. While the ledger is lost, nobody can say no.
+    /// Whether the node holds a slot under this id, or one that was taken in under no id. While the ledger is lost,
+    /// nobody can say no.
     pub(super) fn holds(&self, node: &str, id: GrantId) -> bool {
-        self.held.as_ref().is_none_or(|held| held.get(node).is_some_and(|held| held.slot.id == Some(id)))
+        let is_for = |held: &Held| held.slot.id.is_none_or(|slot| slot == id);
+        self.held.as_ref().is_none_or(|held| held.get(node).is_some_and(is_for))
+    }
+
+    /// Whether the ledger is there.
+    pub(super) fn are_known(&self) -> bool {
+        self.held.is_some()
     }
 
     pub(super) fn node_changed(

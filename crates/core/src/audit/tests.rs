@@ -241,6 +241,14 @@ fn s5_what_a_person_removes_is_not_renewed_at_once() {
     };
     check(removed().granted("a", "2"), &[Fault::GrantRenewed]);
     check(World { seconds: 30, ..removed() }.granted("a", "2"), &[]);
+    let ended = |change: fn(&mut NodeView)| {
+        let report = |node: &mut NodeView| report(node, Outcome::GaveBack, EndReason::UncordonedByOther, "1");
+        let ended = world().granted("a", "1").draining("a", "1").writes(Actor::Person, "a", change);
+        ended.writes(Actor::Agent, "a", report).ledger(Actor::Controller, &[])
+    };
+    check(ended(|node| node.unschedulable = false).granted("a", "2"), &[Fault::GrantRenewed]);
+    check(ended(|node| node.in_progress = Field::Absent).granted("a", "2"), &[Fault::GrantRenewed]);
+    check(ended(|node| node.in_progress = Field::Malformed(String::new())).granted("a", "2"), &[]);
     let asked_anew = removed().writes(Actor::Person, "a", |node| node.needed = Some("again".into()));
     check(asked_anew.granted("a", "2"), &[]);
 }

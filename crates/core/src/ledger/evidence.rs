@@ -32,7 +32,7 @@ pub enum Withdrawal {
     Paused,
     /// Nobody asks any more, or no agent answers any more.
     RequestGone,
-    /// The write of the grant did not reach the Node.
+    /// The write of the grant did not reach the Node, or a withdrawal did that was cut short.
     NotWritten,
     /// The grant was on the Node and somebody removed or replaced it.
     GrantRemoved,
@@ -92,11 +92,12 @@ fn judge_not_taken_up(slot: &Slot, node: &NodeView, handover: Handover) -> Verdi
         Field::Set(Permission::Now) => true,
         Field::Absent | Field::Malformed(_) => false,
     };
-    let fenced_by_grant = slot.id.is_some_and(|id| node.fence.as_deref() == Some(id.to_string().as_str()));
-    let was_on_node = handover.seen_for.is_some() || fenced_by_grant;
+    // The grant came with this fence. A withdrawal replaces it, so what the operator took away itself is not mistaken
+    // for what a person removed.
+    let arrived = slot.id.is_some_and(|id| node.fence == Some(id.to_string()));
     let withdrawal = if node.paused.is_some() {
         Withdrawal::Paused
-    } else if !on_node && !was_on_node {
+    } else if !on_node && !arrived {
         Withdrawal::NotWritten
     } else if !on_node {
         Withdrawal::GrantRemoved

@@ -80,13 +80,14 @@ fn a_grant_that_is_not_taken_up_is_withdrawn_never_just_freed() {
     let verdict = |why| Verdict::Withdraw(why);
     check(Some(&node(BOOT, true, granted())), Some(119), Verdict::Keep);
     check(Some(&node(BOOT, true, granted())), Some(120), verdict(Withdrawal::NotPickedUp));
+    let fenced = |serial: u32, more| with(json!({ key::FENCE: format!("{BOOT}.{serial}") }), more);
     check(Some(&node(BOOT, true, json!({}))), None, verdict(Withdrawal::NotWritten));
-    check(Some(&node(BOOT, true, json!({}))), Some(1), verdict(Withdrawal::GrantRemoved));
-    let fence = |serial| json!({ key::FENCE: format!("{BOOT}.{serial}") });
-    check(Some(&node(BOOT, true, fence(7))), None, verdict(Withdrawal::GrantRemoved));
-    check(Some(&node(BOOT, true, fence(6))), None, verdict(Withdrawal::NotWritten));
-    check(Some(&node("garbage", true, json!({}))), Some(1), verdict(Withdrawal::GrantRemoved));
-    check(Some(&node(BOOT, true, json!({ key::REBOOT: "garbage" }))), Some(1), verdict(Withdrawal::GrantRemoved));
+    check(Some(&node(BOOT, true, fenced(6, json!({})))), None, verdict(Withdrawal::NotWritten));
+    check(Some(&node(BOOT, true, json!({ key::FENCE: "withdrawn" }))), Some(200), verdict(Withdrawal::NotWritten));
+    check(Some(&node(BOOT, true, fenced(7, json!({})))), None, verdict(Withdrawal::GrantRemoved));
+    check(Some(&node("garbage", true, fenced(7, json!({})))), None, verdict(Withdrawal::GrantRemoved));
+    let replaced = fenced(7, json!({ key::REBOOT: "garbage" }));
+    check(Some(&node(BOOT, true, replaced)), Some(1), verdict(Withdrawal::GrantRemoved));
     check(Some(&node(BOOT, true, with(granted(), json!({ key::PAUSED: "" })))), Some(1), verdict(Withdrawal::Paused));
     check(
         Some(&node(BOOT, true, with(granted(), json!({ key::NEEDED: null })))),

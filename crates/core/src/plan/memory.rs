@@ -28,7 +28,11 @@ impl Memory {
         self.unanswered.retain(|name, _| view.nodes.iter().any(|node| node.name == *name && is_unanswered(node)));
         for node in view.nodes {
             if let Some(Permission::Granted(id)) = node.permission.get() {
-                self.granted.entry(*id).or_insert(now.mono);
+                let seen = self.granted.entry(*id).or_insert(now.mono);
+                // It is taken up. Should somebody take that away, its agent gets the whole time again to say so.
+                if !node.in_progress.is_absent() {
+                    *seen = now.mono;
+                }
             }
             if is_unanswered(node) && !self.unanswered.contains_key(&node.name) {
                 self.unanswered.insert(node.name.clone(), now.mono);

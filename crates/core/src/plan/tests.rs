@@ -52,7 +52,7 @@ fn node(text: &str) -> NodeView {
             ),
             ("removed", at) => set(
                 key::WAITING,
-                format!(r#"{{"reason":"GrantRemoved","since":"2026-01-01T11:00:00Z","until":"{at}","message":""}}"#),
+                format!(r#"{{"reason":"GrantRemoved","since":"2026-01-01T11:00:00Z","until":"{at}","heldUntil":"{at}","message":""}}"#),
             ),
             ("waits", reason) => {
                 set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#))
@@ -88,17 +88,23 @@ fn fleet(quota: &'static str, slots: &[(&str, u64)], nodes: &[&str]) -> Fleet {
     Fleet { nodes: nodes.iter().map(|text| node(text)).collect(), ledger, quota }
 }
 
+fn policy(quota: &str) -> Policy {
+    Policy {
+        quota: quota.parse().unwrap(),
+        selector: "role!=control".parse().unwrap(),
+        pickup_deadline: Duration::from_secs(120),
+    }
+}
+
 impl Fleet {
+    fn view(&self) -> ClusterView<'_> {
+        ClusterView { nodes: &self.nodes, ledger: &self.ledger, home: Some("home") }
+    }
+
     fn plan(&self) -> Plan {
-        let view = ClusterView { nodes: &self.nodes, ledger: &self.ledger, home: Some("home") };
-        let policy = Policy {
-            quota: self.quota.parse().unwrap(),
-            selector: "role!=control".parse().unwrap(),
-            pickup_deadline: Duration::from_secs(120),
-        };
         let mut memory = Memory::default();
-        memory.observe(&view, Now { mono: Duration::from_secs(980), ..now() });
-        plan(&view, &policy, &memory, now())
+        memory.observe(&self.view(), Now { mono: Duration::from_secs(980), ..now() });
+        plan(&self.view(), &policy(self.quota), &memory, now())
     }
 }
 
@@ -234,6 +240,32 @@ fn the_reason_is_written_once_and_removed_when_it_no_longer_holds() {
     assert_eq!(explained("a:asks,waits=QuotaUsed"), None);
     assert_eq!(explained("a:asks,waits=Paused"), Some(Some("QuotaUsed".into())));
     assert_eq!(explained("a:waits=QuotaUsed"), Some(None));
+}
+
+#[test]
+fn a_grant_that_a_person_removed_stays_held_back_whatever_the_node_waits_for_meanwhile() {
+    let explained = |text: &str| fleet("1", &[], &[text]).plan().actions.pop();
+    let held = "2026-01-01T12:04:00Z";
+    assert_eq!(explained(&format!("a:removed={held}")), None);
+    let Some(Action::Explain(_, Some(waiting))) = explained(&format!("a:asks,paused,removed={held}")) else {
+        panic!("the pause is explained")
+    };
+    assert_eq!((waiting.reason.as_str(), waiting.held_until), ("Paused", held.parse().ok()));
+    assert_eq!(explained("a:removed=2026-01-01T11:59:00Z"), Some(Action::Explain("a".into(), None)));
+}
+
+#[test]
+fn a_grant_whose_progress_is_removed_has_the_whole_pickup_deadline_again() {
+    let settles = |first: &str| {
+        let (before, after) = (fleet("1", &[("a", 7)], &[first]), fleet("1", &[("a", 7)], &["a:asks,granted=7"]));
+        let mut memory = Memory::default();
+        memory.observe(&before.view(), Now { mono: Duration::from_secs(800), ..now() });
+        memory.observe(&before.view(), Now { mono: Duration::from_secs(990), ..now() });
+        memory.observe(&after.view(), now());
+        !plan(&after.view(), &policy("1"), &memory, now()).actions.is_empty()
+    };
+    assert!(settles("a:asks,granted=7"));
+    assert!(!settles("a:asks,granted=7,draining=7"));
 }
 
 #[test]

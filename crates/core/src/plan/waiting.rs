@@ -100,10 +100,8 @@ fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a>
 }
 
 /// A person removed the grant: the withdrawal noted until when it is not given again.
-fn held_back(node: &NodeView, now: Now) -> Option<jiff::Timestamp> {
-    let waiting = node.waiting.get()?;
-    let removed = waiting.reason == WaitReason::GrantRemoved { until: now.wall }.code();
-    waiting.until.filter(|at| removed && until(*at, now).is_some())
+pub(super) fn held_back(node: &NodeView, now: Now) -> Option<jiff::Timestamp> {
+    node.waiting.get()?.held_until.filter(|at| until(*at, now).is_some())
 }
 
 fn no_agent_yet<'a>(node: &NodeView, memory: &Memory, now: Now) -> Standing<'a> {

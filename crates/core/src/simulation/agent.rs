@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::world::{Failure, World};
 use crate::audit::Actor;
 use crate::drain::PodView;
+use crate::ids::BootId;
 use crate::node::NodeView;
 use crate::step::{Action, EvictReply, HostView, Memory, Situation, Step, step};
 
@@ -16,13 +17,21 @@ pub(super) struct Agent {
     newest: Option<NodeView>,
     pods: Option<Vec<PodView>>,
     started: Duration,
+    boot: BootId,
     /// When it wants to look again by itself.
     pub(super) wake: Option<Duration>,
 }
 
 impl Agent {
-    pub(super) fn started_at(mono: Duration) -> Self {
-        Self { memory: Memory::default(), watched: 0, newest: None, pods: None, started: mono, wake: None }
+    pub(super) fn started_at(mono: Duration, boot: BootId) -> Self {
+        Self { memory: Memory::default(), watched: 0, newest: None, pods: None, started: mono, boot, wake: None }
+    }
+
+    /// Something else may happen, the end of this process included.
+    fn disturb(&self, world: &mut World, host: usize) -> Result<(), Failure> {
+        world.disturb()?;
+        let machine = &world.hosts[host].machine;
+        if machine.is_down() || machine.boot != self.boot { Err(Failure::Crash) } else { Ok(()) }
     }
 
     /// One turn of the loop; whether anything was done.
@@ -68,7 +77,7 @@ impl Agent {
     fn act_on_fresh_view(&mut self, world: &mut World, host: usize) -> Result<bool, Failure> {
         self.read(world, host)?;
         let pods = world.hosts[host].machine.pods();
-        world.disturb()?;
+        self.disturb(world, host)?;
         let view = world.hosts[host].machine.host_view(Some(pods), true, world.mono);
         let Some(node) = self.newest.clone() else { return Ok(true) };
         self.memory.observe(&node, self.now(world));
@@ -88,12 +97,15 @@ impl Agent {
         node: &NodeView,
         view: &HostView,
     ) -> Result<bool, Failure> {
-        world.disturb()?;
+        self.disturb(world, host)?;
         match action {
             Action::Wait | Action::Refresh => return Ok(false),
             Action::Write(patch, _) => {
                 match world.patch(Actor::Agent, host, node, &patch) {
-                    Ok(node) => self.newest = Some(node),
+                    Ok(node) => {
+                        self.memory.observe(&node, self.now(world));
+                        self.newest = Some(node);
+                    }
                     Err(Failure::Crash) => return Err(Failure::Crash),
                     Err(_) => return self.read(world, host).map(|()| true),
                 }
@@ -102,7 +114,7 @@ impl Agent {
             Action::Evict(pods) => {
                 for pod in pods {
                     self.memory.evicting(&pod.uid);
-                    world.disturb()?;
+                    self.disturb(world, host)?;
                     let reply: EvictReply = world.evict(host, &pod.uid);
                     self.memory.evicted(&pod.uid, reply, self.now(world));
                 }
@@ -112,7 +124,7 @@ impl Agent {
                 let (name, pods) = (world.hosts[host].name.clone(), view.pods.clone().unwrap_or_default());
                 world.violations.extend(world.audit.logind_called(&name, &pods, may_be_left));
                 let reply = world.call_logind(host);
-                world.disturb()?;
+                self.disturb(world, host)?;
                 self.memory.called(reply, self.now(world));
             }
         }
@@ -121,7 +133,7 @@ impl Agent {
 
     /// Reads the Node afresh.
     fn read(&mut self, world: &mut World, host: usize) -> Result<(), Failure> {
-        world.disturb()?;
+        self.disturb(world, host)?;
         self.newest = world.view(host).cloned();
         Ok(())
     }
@@ -131,16 +143,16 @@ impl World {
     /// The agent of this host takes one turn, if it is there; whether anything was done.
     pub(super) fn run_agent(&mut self, host: usize) -> bool {
         let Some(mut agent) = self.hosts[host].agent.take() else { return false };
-        let boot = self.hosts[host].machine.boot;
         let done = agent.turn(self, host);
         let machine = &self.hosts[host].machine;
-        if machine.is_down() || machine.boot != boot {
+        let boot = machine.boot;
+        if machine.is_down() || agent.boot != boot {
             return true;
         }
         if done == Err(Failure::Crash) {
             let name = self.hosts[host].name.clone();
             self.tell(|| format!("the agent of {name} starts anew"));
-            agent = Agent::started_at(self.mono);
+            agent = Agent::started_at(self.mono, boot);
         }
         self.hosts[host].agent = Some(agent);
         done != Ok(false)

@@ -23,6 +23,11 @@ pub(super) struct Controller {
 }
 
 impl Controller {
+    /// It becomes the only one, and reads the ledger as whoever is elected does.
+    pub(super) fn elected(&mut self) {
+        self.ledger = None;
+    }
+
     /// One plan, carried out; whether there was anything to do.
     fn turn(&mut self, world: &mut World) -> Result<bool, Failure> {
         if self.ledger.is_none() || (world.faults && world.random.once_in(4)) {
@@ -68,12 +73,7 @@ impl Controller {
                 },
                 None => Ok(()),
             },
-            (Action::Expel(name), _) => match get(world, name)? {
-                Some(node) if ledger::is_stray(&node, self.known().slot(name)) => {
-                    withdraw(world, &node, Withdrawal::NotWritten).map(drop)
-                }
-                _ => Ok(()),
-            },
+            (Action::Expel(name), _) => self.expel(world, name),
             (Action::Grant(_), Some(node)) => self.grant(world, node),
             (Action::Explain(_, waiting), Some(node)) => {
                 let patch = NodePatch::default();
@@ -114,6 +114,23 @@ impl Controller {
             withdraw(world, node, why)?;
         }
         if verdict == Verdict::Keep { Ok(()) } else { self.replace(world, &self.known().without(&slot.node)) }
+    }
+
+    /// The ledger is read after the Node: a grant that is on the Node had its slot before.
+    fn expel(&mut self, world: &mut World, name: &str) -> Result<(), Failure> {
+        let node = get(world, name)?;
+        self.ledger = None;
+        world.disturb()?;
+        let state = world.read_ledger();
+        self.ledger = Some(state.clone());
+        match (node, state) {
+            (Some(node), LedgerState::Known(ledger)) if ledger::is_stray(&node, ledger.slot(name)) => {
+                withdraw(world, &node, Withdrawal::NotWritten).map(drop)
+            }
+            (_, LedgerState::Known(_)) => Ok(()),
+            // The rest of the batch rests on a ledger that is not there any more.
+            (_, LedgerState::Lost(_)) => Err(Failure::Conflict),
+        }
     }
 
     fn grant(&mut self, world: &mut World, node: &NodeView) -> Result<(), Failure> {

@@ -134,7 +134,7 @@ impl World {
         } else if self.hosts[host].agent.is_some() {
             let name = self.hosts[host].name.clone();
             self.tell(|| format!("the agent of {name} crashed"));
-            self.hosts[host].agent = Some(Agent::started_at(self.mono));
+            self.hosts[host].agent = Some(Agent::started_at(self.mono, self.hosts[host].machine.boot));
         }
     }
 
@@ -144,7 +144,7 @@ impl World {
             2 => self.kubelet_fails(host),
             3 => self.harm_ledger(true),
             4 => self.harm_ledger(false),
-            5 => self.wall_offset += [-3000, -100, 100, 3000][self.random.below(4)],
+            5 => self.clock_steps(),
             6 if !self.hosts[host].machine.is_down() => {
                 self.set_node(Actor::Machine, host, None);
                 self.register(host);
@@ -152,6 +152,13 @@ impl World {
             7 => self.forget_managers(host),
             _ => {}
         }
+    }
+
+    fn clock_steps(&mut self) {
+        let seconds: i64 = *self.random.pick(&[-3000, -100, 100, 3000]);
+        self.tell(|| format!("the clock steps by {seconds} seconds"));
+        self.wall_offset += seconds;
+        self.skipped += Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     }
 
     /// The API server merges the managers of a Node that has more than ten.
@@ -168,6 +175,8 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.faults = false;
         self.late.clear();
+        self.controllers.truncate(1);
+        self.controllers.iter_mut().flatten().for_each(Controller::elected);
         for host in 0..self.hosts.len() {
             self.power_on(host);
             let Some(view) = self.view(host).cloned() else { continue };

@@ -172,7 +172,7 @@ impl World {
         machine.os_version += u32::from(installed && takes);
         machine.engine = Engine::Otherwise;
         let (boot, name) = (machine.boot, self.hosts[host].name.clone());
-        self.hosts[host].agent = Some(Agent::started_at(self.mono));
+        self.hosts[host].agent = Some(Agent::started_at(self.mono, boot));
         self.tell(|| format!("{name} boots as {boot}"));
         self.audit.booted(&name, boot);
     }

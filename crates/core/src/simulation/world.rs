@@ -71,6 +71,8 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) mono: Duration,
     pub(super) wall_offset: i64,
+    /// How far the wall clock has stepped forward: what waits for a time of day is over so much earlier.
+    pub(super) skipped: Duration,
     version: u64,
     pub(super) hosts: Vec<Host>,
     map: Option<Map>,
@@ -97,6 +99,7 @@ impl World {
         let mut world = Self {
             mono: Duration::from_secs(1000),
             wall_offset: 0,
+            skipped: Duration::ZERO,
             version: 100,
             hosts: Vec::new(),
             map: None,
@@ -123,7 +126,7 @@ impl World {
         for number in 0..3 + world.random.below(2) {
             let (name, machine) = (format!("n{number}"), Machine::new(&mut world.random));
             world.audit.booted(&name, machine.boot);
-            let agent = Some(Agent::started_at(world.mono));
+            let agent = Some(Agent::started_at(world.mono, machine.boot));
             world.hosts.push(Host { name, api: None, history: Vec::new(), machine, agent });
             world.register(number);
         }
@@ -177,7 +180,8 @@ impl World {
         let name = self.hosts[host].name.clone();
         let before = self.hosts[host].api.take().unwrap_or_default();
         self.tell(|| format!("{actor:?} wrote {name}: {}", node.as_ref().map_or("deleted".into(), |node| difference(&before, node))));
-        self.violations.extend(self.audit.node_changed(actor, &name, view.as_ref(), self.mono));
+        let mono = self.mono + self.skipped;
+        self.violations.extend(self.audit.node_changed(actor, &name, view.as_ref(), mono));
         self.hosts[host].api = node;
         self.hosts[host].history.push(view);
     }

@@ -117,7 +117,7 @@ fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
         same_version: finish::same_version(s, request.os_version.as_deref(), &request.sources),
     };
     let text = "The machine was rebooted by something else; the request is fulfilled".to_owned();
-    let patch = finish::cleared(tidy(s)).set(key::LAST_REBOOT, last);
+    let patch = finish::cleared(s, tidy(s)).set(key::LAST_REBOOT, last);
     Step::new(Action::Write(patch, Some(Note { warning: false, reason: "FoundRebooted", text })))
 }
 
@@ -149,7 +149,8 @@ fn answer(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
         return Step::wait(format!("Waiting until the machine has been up for {}s", s.policy.min_uptime.as_secs()))
             .wake_in(too_early);
     }
-    let wanted = wanted_answer(s, boot, sources, 0);
+    // A cordon of ours without a cycle: somebody ended the cycle by hand while this process did not look.
+    let wanted = wanted_answer(s, boot, sources, u32::from(s.node.cordon_is_ours()));
     let mut patch = tidy(s);
     if s.node.needed.is_none() {
         patch = patch.set(key::NEEDED, own_words(&s.host.engine));
@@ -209,9 +210,15 @@ pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source
     let kept = before.filter(|request| given_back == 0 && !person_joins(request));
     let kept = kept.and_then(|request| request.not_before);
     let backoff = (given_back > 0).then(|| s.now.wall_after(attempt_delay(attempts)));
+    let last = s.node.last_reboot.get();
+    let after_last = |delay| last.and_then(|last| last.at.checked_add(delay).ok());
     let update_only = sources == [Source::UpdateEngine];
-    let not_taken = s.node.last_reboot.get().filter(|last| update_only && last.same_version > 0);
-    let not_taken = not_taken.and_then(|last| last.at.checked_add(update_delay(last.same_version)).ok());
+    let not_taken = last.filter(|last| update_only && last.same_version > 0);
+    let not_taken = not_taken.and_then(|last| after_last(update_delay(last.same_version)));
+    // The request that said so is gone, but it is the same ask that was given back.
+    let failed = last.filter(|last| last.outcome == Outcome::GaveBack && last.reason != EndReason::Paused);
+    let failed = failed.filter(|last| before.is_none() && (update_only || last.why == s.node.needed));
+    let again = failed.and_then(|_| after_last(attempt_delay(1)));
     Request {
         protocol: PROTOCOL,
         boot,
@@ -219,7 +226,7 @@ pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source
         since: before.map_or(s.now.wall_seconds(), |request| request.since),
         sources,
         attempts,
-        not_before: [kept, backoff, not_taken].into_iter().flatten().max(),
+        not_before: [kept, backoff, again, not_taken].into_iter().flatten().max(),
     }
 }
 

@@ -32,13 +32,14 @@ pub(super) fn rebooted(s: &Situation<'_>, progress: &InProgress, boot: BootId) -
     };
     let text = format!("Rebooted in {}s{version}", last.seconds);
     let note = Note { warning: last.same_version > 0, reason: "Rebooted", text };
-    let patch = cleared(NodePatch::default().uncordon_if(s.node.cordon_is_ours()));
+    let patch = cleared(s, NodePatch::default().uncordon_if(s.node.cordon_is_ours()));
     Step::new(Action::Write(patch.remove(key::IN_PROGRESS).set(key::LAST_REBOOT, last), Some(note)))
 }
 
-/// Removes what a reboot has fulfilled.
-pub(super) fn cleared(patch: NodePatch) -> NodePatch {
-    patch.remove(key::NEEDED).remove(key::REQUEST).remove(key::REBOOT)
+/// Removes what a reboot has fulfilled. A malformed permission stays, so that it is reported.
+pub(super) fn cleared(s: &Situation<'_>, patch: NodePatch) -> NodePatch {
+    let patch = patch.remove(key::NEEDED).remove(key::REQUEST);
+    if s.node.permission.malformed().is_some() { patch } else { patch.remove(key::REBOOT) }
 }
 
 /// How often in a row a reboot for update_engine left the version as it was, this one included.

@@ -149,7 +149,7 @@ fn pause_beats_force_and_the_force_stays() {
 #[test]
 fn a_cordon_of_ours_without_a_cycle_is_removed_and_anybody_elses_is_not() {
     check("cordon=reboot-agent", "write uncordon");
-    check("asks cordon=reboot-agent", "write uncordon");
+    check("asks cordon=reboot-agent", "write uncordon request:person@01T12:01");
     check("paused now cordon=reboot-agent", "write uncordon");
     check("asks reboot=True cordon=reboot-agent", "write uncordon");
     check("cordon=reboot-agent+kubectl-cordon", "wait");
@@ -179,4 +179,15 @@ fn only_a_person_who_joins_lifts_what_holds_the_request_back() {
     check("asks=attempts:3+notBefore:13", "wait");
     check("both=attempts:3+notBefore:13", "write request:person@01T13:00");
     check("needed=kernel unheard request-of=engine", "write request:engine+person");
+}
+
+#[test]
+fn the_same_ask_is_held_to_the_minute_after_a_cycle_that_was_given_back_even_without_its_request() {
+    let needed = "needed=\"update_engine: a reboot completes an update\"";
+    check("engine last=7!", &format!("write {needed} request:engine@01T12:01"));
+    check("engine last=7", &format!("write {needed} request:engine"));
+    check("engine own-words request-of=engine last=7!", "wait");
+    check("needed=kernel last=7!", "write request:person@01T12:01");
+    check("needed=urgent last=7!", "write request:person");
+    check("engine needed=urgent last=7!", "write request:engine+person");
 }

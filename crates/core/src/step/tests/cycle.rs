@@ -70,11 +70,12 @@ fn every_foreign_change_before_the_point_of_no_return_gives_the_slot_back() {
 }
 
 #[test]
-fn a_permission_that_turns_malformed_ends_the_drain_and_stays_to_be_seen() {
+fn a_permission_that_turns_malformed_ends_a_drain_and_stays_to_be_seen() {
     check(
         "asks reboot=True draining=7 cordon=reboot-agent",
         "write GaveBack:7:GrantRemoved uncordon request:person@01T12:01 -in-progress",
     );
+    check("needed=x reboot=True was-rebooting=7", "write Rebooted -in-progress -needed -request");
 }
 
 #[test]

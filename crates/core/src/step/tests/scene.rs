@@ -214,10 +214,13 @@ fn in_progress(phase: &str, boot: &str, value: &str) -> String {
     .to_string()
 }
 
-/// `value`: the serial of the cycle, then `/` and how often in a row the version stayed the same.
+/// `value`: the serial of a cycle that gave back, `!` unless for a pause, then `/` and how often in a row the version
+/// stayed the same.
 fn last_reboot(value: &str) -> String {
     let (serial, same) = value.split_once('/').unwrap_or((value, "0"));
-    json!({ "id": format!("{BOOT}.{serial}"), "outcome": "gave-back", "reason": "Paused", "at": "2026-01-01T12:00:00Z",
+    let reason = if serial.ends_with('!') { "GrantRemoved" } else { "Paused" };
+    let id = format!("{BOOT}.{}", serial.trim_end_matches('!'));
+    json!({ "id": id, "outcome": "gave-back", "reason": reason, "at": "2026-01-01T12:00:00Z", "why": "kernel",
             "seconds": 1, "sameVersion": same.parse::<u32>().unwrap() })
     .to_string()
 }
