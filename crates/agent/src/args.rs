@@ -25,7 +25,7 @@ pub struct Args {
     pub bus_address: Option<String>,
 
     /// How long a drain may take
-    #[arg(long, value_parser = duration, default_value = "10m", value_name = "DURATION")]
+    #[arg(long, value_parser = duration, default_value = "10m", value_name = "DURATION", allow_hyphen_values = true)]
     pub drain_timeout: Duration,
 
     /// What happens when a drain takes longer
@@ -33,7 +33,7 @@ pub struct Args {
     pub on_drain_timeout: TimedOut,
 
     /// No reboot is asked for earlier than this after the boot
-    #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION")]
+    #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION", allow_hyphen_values = true)]
     pub min_uptime: Duration,
 
     /// File that holds the boot ID of the machine

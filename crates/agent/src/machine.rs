@@ -1,6 +1,7 @@
 //! What the agent knows of its machine, put together for a decision.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use reboot_core::drain::PodView;
 use reboot_core::ids::BootId;
@@ -12,10 +13,15 @@ use crate::host;
 use crate::logind::{Logind, RebootReply};
 use crate::update_engine::{EngineState, Operation, UpdateEngine};
 
+/// How often the boot ID is looked for while there is none: a file cannot be watched where the kernel makes it.
+const BOOT_ID_RETRY: Duration = Duration::from_secs(10);
+
 /// The machine under the agent.
 pub struct Machine {
     boot_id_file: PathBuf,
     boot: Option<BootId>,
+    /// Why there is none, as last said.
+    no_boot: Option<String>,
     os_version: Option<String>,
     engine: watch::Receiver<EngineState>,
     heard: watch::Sender<EngineState>,
@@ -34,7 +40,7 @@ impl Machine {
         logind: Logind,
     ) -> Self {
         let engine = heard.subscribe();
-        Self { boot_id_file, boot: None, os_version, engine, heard, asked, logind, other_manager: None }
+        Self { boot_id_file, boot: None, no_boot: None, os_version, engine, heard, asked, logind, other_manager: None }
     }
 
     /// Notes another reboot manager that is active on the machine.
@@ -53,6 +59,11 @@ impl Machine {
     /// Whether update_engine is heard.
     pub fn engine_is_heard(&self) -> bool {
         matches!(*self.engine.borrow(), EngineState::Status { .. })
+    }
+
+    /// After how long to look at it again though nothing has changed; `None`: all is known.
+    pub fn look_again_in(&self) -> Option<Duration> {
+        self.boot.is_none().then_some(BOOT_ID_RETRY)
     }
 
     /// The machine as the watches know it.
@@ -93,10 +104,19 @@ impl Machine {
     /// The running boot. It does not change under a process, so it is read until it is known and never again.
     pub fn boot(&mut self) -> Option<BootId> {
         if self.boot.is_none() {
-            let read = host::boot_id(&self.boot_id_file).and_then(|text| Ok(text.parse()?));
-            self.boot = read.inspect_err(|error| warn!("the boot ID is unknown: {error:#}")).ok();
+            match host::boot_id(&self.boot_id_file).and_then(|text| Ok(text.parse()?)) {
+                Ok(boot) => self.boot = Some(boot),
+                Err(error) => self.say_no_boot(format!("{error:#}")),
+            }
         }
         self.boot
+    }
+
+    fn say_no_boot(&mut self, why: String) {
+        if self.no_boot.as_ref() != Some(&why) {
+            warn!("the boot ID is unknown: {why}");
+            self.no_boot = Some(why);
+        }
     }
 }
 

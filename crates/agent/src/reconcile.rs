@@ -27,6 +27,11 @@ use crate::watched::Watched;
 /// How many evictions are posted at once.
 const EVICTIONS_IN_FLIGHT: usize = 8;
 
+/// How long evictions under way are waited for at the end of the process. The API server counts the pod of an eviction
+/// that is cut short as disrupted, without deleting it, until the disruption controller gives it up after 2 minutes
+/// (`DeletionTimeout`); meanwhile its budget refuses other evictions.
+const LAST_EVICTIONS: Duration = Duration::from_secs(5);
+
 /// After a failed call the loop looks again after 0.5 s, doubling to 30 s, or as soon as something changes.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -74,11 +79,20 @@ impl Reconciler {
             said: None,
         };
         while !shutdown.is_requested() {
-            let delay = self.turn(&mut state).await;
+            let round = async {
+                let delay = self.turn(&mut state).await;
+                self.something(&mut state, delay).await;
+            };
+            // A call under way is not waited for: logind may answer only when this process has ended, because kubelet
+            // holds its lock until the pods are gone. What came of the call, the next agent finds out, as after a crash.
             tokio::select! {
                 () = shutdown.requested() => {}
-                () = self.something(&mut state, delay) => {}
+                () = round => {}
             }
+        }
+        let last = async { while state.evictions.next().await.is_some() {} };
+        if tokio::time::timeout(LAST_EVICTIONS, last).await.is_err() {
+            warn!("ended before every eviction was answered: their budgets may refuse others for 2 minutes");
         }
         Ok(())
     }
@@ -104,7 +118,7 @@ impl Reconciler {
             };
             match done {
                 Done::Again => state.failures = 0,
-                Done::Wait => return decided.wake,
+                Done::Wait => return [decided.wake, self.machine.look_again_in()].into_iter().flatten().min(),
                 Done::WaitFor(delay) => return Some(delay),
                 Done::Failed => {
                     state.failures = state.failures.saturating_add(1);

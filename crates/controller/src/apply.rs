@@ -56,9 +56,9 @@ impl Executor {
             (Action::Settle(slot), _) => self.settle(slot, memory, now).await,
             (Action::Adopt(name), _) => self.adopt(name, now).await,
             (Action::Expel(name), _) => self.expel(name, now).await,
-            (Action::Grant(_), Some(node)) => self.grant(node, memory, now).await,
+            (Action::Grant(_, limit), Some(node)) => self.grant(node, *limit, memory, now).await,
             (Action::Explain(_, waiting), Some(node)) => self.explain(node, waiting.as_ref()).await,
-            (Action::Grant(_) | Action::Explain(..), None) => Ok(Applied::Nothing),
+            (Action::Grant(..) | Action::Explain(..), None) => Ok(Applied::Nothing),
         }
     }
 
@@ -67,8 +67,14 @@ impl Executor {
     }
 
     /// The slot first, the Node second. Whatever becomes of the second write, the slot is there to be settled.
-    async fn grant(&mut self, node: &NodeView, memory: &mut Memory, now: Now) -> Result<Applied, CallError> {
-        let Some((ledger, id)) = self.ledger().await?.and_then(|ledger| ledger.with_grant(node, now)) else {
+    async fn grant(
+        &mut self,
+        node: &NodeView,
+        limit: usize,
+        memory: &mut Memory,
+        now: Now,
+    ) -> Result<Applied, CallError> {
+        let Some((ledger, id)) = self.ledger().await?.and_then(|ledger| ledger.with_grant(node, limit, now)) else {
             return Ok(Applied::Nothing);
         };
         self.slots.replace(&ledger).await?;

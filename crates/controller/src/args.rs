@@ -16,7 +16,7 @@ pub const ENV_PREFIX: &str = "REBOOT_CONTROLLER";
 #[command(name = "reboot-controller", version)]
 pub struct Args {
     /// How many of the selected nodes may be unavailable at once: a number or a percentage; 0 grants nothing
-    #[arg(long, default_value = "1", value_name = "NUMBER|PERCENT")]
+    #[arg(long, default_value = "1", value_name = "NUMBER|PERCENT", allow_hyphen_values = true)]
     pub max_unavailable: Quota,
 
     /// Which nodes are granted reboots: a label selector as for kubectl -l [default: all]
@@ -32,7 +32,7 @@ pub struct Args {
     pub node_name: Option<String>,
 
     /// After how long a grant that no agent has taken up is withdrawn
-    #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION")]
+    #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION", allow_hyphen_values = true)]
     pub pickup_deadline: Duration,
 
     #[command(flatten)]

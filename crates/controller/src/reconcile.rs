@@ -43,6 +43,8 @@ struct State {
     failures: u32,
     started: Instant,
     led: bool,
+    /// Whether the delay after a failure is waited out, whatever changes meanwhile.
+    patient: bool,
 }
 
 impl State {
@@ -59,7 +61,8 @@ impl State {
 impl Reconciler {
     /// Runs until the process is asked to end.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
-        let mut state = State { memory: Memory::default(), failures: 0, started: Instant::now(), led: false };
+        let mut state =
+            State { memory: Memory::default(), failures: 0, started: Instant::now(), led: false, patient: false };
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
             () = wait_listed(&self.executor, &self.liveness) => {}
@@ -68,7 +71,7 @@ impl Reconciler {
             let delay = if self.leads(&mut state) { self.turn(&mut state, &shutdown).await } else { None };
             tokio::select! {
                 () = shutdown.requested() => {}
-                () = self.something(delay) => {}
+                () = self.something(delay, state.patient) => {}
             }
         }
         Ok(())
@@ -90,6 +93,7 @@ impl Reconciler {
     /// Plans and acts until there is nothing left to do at once; returns after how long to look again.
     async fn turn(&mut self, state: &mut State, shutdown: &Shutdown) -> Option<Duration> {
         loop {
+            state.patient = false;
             match self.plan_and_apply(state).await {
                 Ok((Applied::Changed, _)) => state.failures = 0,
                 Ok((Applied::Nothing, wake)) => {
@@ -99,6 +103,9 @@ impl Reconciler {
                 Err(error) => {
                     self.executor.slots.forget();
                     state.failures = state.failures.saturating_add(1);
+                    // A write may be made and its answer lost: then the change that is seen next is our own, and whoever
+                    // hurries because of it writes again, without end.
+                    state.patient = error.is_unknown() && state.failures > 1;
                     let Some(delay) = self.after(&error, state) else { continue };
                     return Some(delay);
                 }
@@ -153,7 +160,7 @@ impl Reconciler {
     }
 
     /// Waits until there is something new to plan for.
-    async fn something(&mut self, delay: Option<Duration>) {
+    async fn something(&mut self, delay: Option<Duration>, patient: bool) {
         let later = async {
             match delay {
                 Some(delay) => tokio::time::sleep(delay).await,
@@ -168,7 +175,7 @@ impl Reconciler {
         };
         tokio::select! {
             () = self.liveness.turn() => {}
-            () = self.executor.nodes.changed() => {}
+            () = self.executor.nodes.changed(), if !patient => {}
             () = leadership => {}
             () = later => {}
         }

@@ -88,7 +88,7 @@ pub enum Fault {
 }
 
 /// How long what a person undid must not be redone, unless the person then says anything to the contrary: asks, forces,
-/// ends a pause, corrects a malformed value.
+/// ends a pause, corrects a malformed value, or takes the annotations away that say until when it is held back.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The state of the world as far as the promises need it.
@@ -163,13 +163,10 @@ impl Audit {
         let selected = || self.nodes.values().filter_map(|known| known.view.as_ref());
         let selected = || selected().filter(|node| self.selector.matches(&node.labels));
         let limit = self.quota.limit(selected().count());
-        let granted = |node: &NodeView| {
-            let id = match (node.permission.get(), node.in_progress.get()) {
-                (_, Some(progress)) => progress.id,
-                (Some(Permission::Granted(id)), None) => *id,
-                _ => return false,
-            };
-            self.granted.get(&id) == Some(&node.name)
+        // What is in progress without its grant may have begun, or come back, after the list of the Nodes.
+        let granted = |node: &NodeView| match node.permission.get() {
+            Some(Permission::Granted(id)) => self.granted.get(id) == Some(&node.name),
+            _ => false,
         };
         let under_way: Vec<&str> = selected().filter(|node| granted(node)).map(|node| node.name.as_str()).collect();
         let views = self.nodes.iter().filter_map(|(name, known)| Some((name.as_str(), known.view.as_ref()?))).collect();
@@ -231,10 +228,19 @@ impl Known {
         let granted = |node: &NodeView| matches!(node.permission.get(), Some(Permission::Granted(id)) if live(id));
         let draining = before.in_progress.get().is_some_and(|progress| live(&progress.id));
         let taken_away = granted(before) && !granted(after);
-        let ended = draining && (after.in_progress.is_absent() || (before.unschedulable && !after.unschedulable));
+        // An annotation that is removed before anybody saw it leaves no trace but the cordon.
+        let removed = after.in_progress.is_absent() && self.cordoned_by_agent;
+        let uncordoned = before.unschedulable && !after.unschedulable;
+        let ended = draining && after.needed.is_some() && (removed || uncordoned);
         let forced = after.permission.get() == Some(&Permission::Now);
         let corrected = before.permission.malformed().or(before.in_progress.malformed()).is_some();
-        if forced || corrected || before.needed != after.needed || before.paused != after.paused {
+        let traces = |node: &NodeView| (node.waiting.clone(), node.request.clone(), node.last_reboot.clone());
+        if forced
+            || corrected
+            || traces(before) != traces(after)
+            || before.needed != after.needed
+            || before.paused != after.paused
+        {
             self.undone = None;
         } else if ledger_is_known && (taken_away || ended) {
             self.undone = Some(mono);

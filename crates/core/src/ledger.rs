@@ -150,12 +150,13 @@ impl Ledger {
         serde_json::to_string(&document).unwrap_or_default()
     }
 
-    /// The ledger with a slot for a grant to this node, and the grant's id; `None` where a grant makes no sense: the
-    /// node's boot is unknown, or it holds a slot already.
-    pub fn with_grant(&self, node: &NodeView, now: Now) -> Option<(Self, GrantId)> {
+    /// The ledger with a slot for a grant to this node, and the grant's id; `None` where there is no grant to be had: the
+    /// node's boot is unknown, it holds a slot already, or the slots are used up in this very version (S1), which may be
+    /// newer than the one that the plan was made on.
+    pub fn with_grant(&self, node: &NodeView, limit: usize, now: Now) -> Option<(Self, GrantId)> {
         let serial = Serial::Granted(parse_version(&self.version.resource_version)?);
         let id = GrantId { boot: node.boot?, serial };
-        let taken = self.slot(&node.name).is_some();
+        let taken = self.slot(&node.name).is_some() || self.slots.len() >= limit.min(MOST_SLOTS);
         (!taken).then(|| (self.with(slot_for(node, Some(id), now)), id))
     }
 

@@ -31,6 +31,7 @@ pub mod lease;
 pub mod ledger;
 pub mod node;
 pub mod plan;
+pub mod protocol;
 pub mod quota;
 pub mod reason;
 pub mod selector;

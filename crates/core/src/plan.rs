@@ -56,8 +56,8 @@ pub enum Action {
     Adopt(String),
     /// Take away a grant that the ledger knows nothing of ([`ledger::is_stray`]).
     Expel(String),
-    /// Take a slot, then write the grant to the Node.
-    Grant(String),
+    /// Take a slot, of as many as the quota allows, then write the grant to the Node.
+    Grant(String, usize),
     /// Write, or with `None` remove, `reboot-waiting`.
     Explain(String, Option<Waiting>),
 }
@@ -68,7 +68,7 @@ impl Action {
         match self {
             Self::Rebuild => "",
             Self::Settle(slot) => &slot.node,
-            Self::Adopt(node) | Self::Expel(node) | Self::Grant(node) | Self::Explain(node, _) => node,
+            Self::Adopt(node) | Self::Expel(node) | Self::Grant(node, _) | Self::Explain(node, _) => node,
         }
     }
 }
@@ -158,7 +158,7 @@ fn adopt_or_expel(node: &NodeView, ledger: &ledger::Ledger, policy: &Policy, now
 fn grant_in_order(candidates: Vec<(&NodeView, &Request)>, capacity: &mut Capacity, now: Now, plan: &mut Plan) {
     for (node, request) in candidates {
         match capacity.admit(&node.name, now) {
-            Ok(()) => plan.actions.push(Action::Grant(node.name.clone())),
+            Ok(()) => plan.actions.push(Action::Grant(node.name.clone(), capacity.limit())),
             Err(reason) => {
                 plan.waits.insert(node.name.clone(), reason);
                 let oldest = plan.census.oldest_request.map_or(request.since, |oldest| oldest.min(request.since));

@@ -167,6 +167,19 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Rebooted,
+        Self::RebootedByOther,
+        Self::Paused,
+        Self::GrantRemoved,
+        Self::ProgressRemoved,
+        Self::NotNeeded,
+        Self::UncordonedByOther,
+        Self::DrainTimedOut,
+        Self::RebootRefused,
+    ];
+
     /// The reason as one CamelCase word.
     pub fn code(self) -> &'static str {
         match self {

@@ -156,7 +156,7 @@ fn decide(s: &Situation<'_>) -> Step {
         Field::Set(progress) if progress.id.boot == boot => cycle::go_on(s, progress),
         Field::Set(progress) => finish::rebooted(s, progress, boot),
         Field::Absent => match s.memory.cycle(s.node) {
-            Some(lost) if lost.id.boot == boot => cycle::progress_removed(s, lost),
+            Some(lost) if lost.id.boot == boot => cycle::progress_removed(s, lost, boot),
             _ => ask::idle(s, boot),
         },
     }

@@ -24,6 +24,7 @@ fn world() -> World {
     for name in ["a", "b"] {
         let mut node = NodeView::from(&Node::default());
         (node.name, node.uid, node.ready, node.boot) = (name.into(), name.into(), true, BOOT.parse().ok());
+        node.needed = Some("kernel".into());
         world.nodes.insert(name, node);
         world.audit.booted(name, BOOT.parse().unwrap());
         world = world.writes(Actor::Machine, name, |_| {});

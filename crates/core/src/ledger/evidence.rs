@@ -67,7 +67,9 @@ pub fn judge(slot: &Slot, node: Option<&NodeView>, handover: Handover) -> Verdic
     let Some(node) = node.filter(|node| node.uid == slot.uid) else {
         return Verdict::Free(Evidence::NodeGone);
     };
-    if slot.id.is_some() && node.last_reboot.get().and_then(|last| last.id) == slot.id {
+    let in_progress = node.in_progress.get().map(|progress| progress.id);
+    let reported = node.last_reboot.get().and_then(|last| last.id);
+    if slot.id.is_some() && reported == slot.id && in_progress != slot.id {
         return Verdict::Free(Evidence::Reported);
     }
     if !node.in_progress.is_absent() {

@@ -34,7 +34,7 @@ fn slot() -> Slot {
 #[track_caller]
 fn check(node: Option<&NodeView>, seen_seconds: Option<u64>, expected: Verdict) {
     let handover =
-        Handover { seen_for: seen_seconds.map(Duration::from_secs), pickup_deadline: Duration::from_secs(120) };
+        Handover { seen_for: seen_seconds.map(Duration::from_secs), pickup_deadline: Duration::from_mins(2) };
     assert_eq!(judge(&slot(), node, handover), expected);
 }
 
@@ -73,6 +73,9 @@ fn what_cannot_be_known_keeps_the_slot() {
     let other_report = json!({ key::LAST_REBOOT: format!(
         r#"{{"id":"{BOOT}.6","outcome":"gave-back","reason":"Paused","at":"2026-01-01T00:00:00Z","seconds":1}}"#) });
     check(Some(&node(BOOT, true, with(granted(), other_report))), Some(1), Verdict::Keep);
+    let again = json!({ key::LAST_REBOOT: format!(
+        r#"{{"id":"{BOOT}.7","outcome":"gave-back","reason":"Paused","at":"2026-01-01T00:00:00Z","seconds":1}}"#) });
+    check(Some(&node(BOOT, true, with(in_progress(&format!("{BOOT}.7")), again))), Some(1), Verdict::Keep);
 }
 
 #[test]
@@ -129,6 +132,20 @@ fn a_rebuilt_ledger_takes_in_every_grant_even_a_malformed_one() {
     assert_eq!(id_taken_in(json!({ key::IN_PROGRESS: "{}" })), Some(false));
     assert_eq!(id_taken_in(json!({ key::REBOOT: "now" })), None);
     assert_eq!(id_taken_in(json!({})), None);
+}
+
+#[test]
+fn a_grant_takes_a_slot_within_the_limit_of_the_very_version_that_is_replaced() {
+    let version = |text: &str| Version { uid: "u".into(), resource_version: text.into() };
+    let ready = node(BOOT, true, json!({}));
+    let other = Slot { node: "n2".into(), ..slot() };
+    let ledger = Ledger::complete(version("70"), vec![other]);
+    assert_eq!(ledger.with_grant(&ready, 1, now()), None);
+    let (next, id) = ledger.with_grant(&ready, 2, now()).unwrap();
+    assert_eq!((id.to_string(), next.slot("n1").unwrap().id), (format!("{BOOT}.70"), Some(id)));
+    assert_eq!(next.with_grant(&ready, 9, now()), None, "it holds a slot already");
+    assert_eq!(ledger.with_grant(&node("garbage", true, json!({})), 9, now()), None);
+    assert_eq!(Ledger::complete(version("x"), vec![]).with_grant(&ready, 9, now()), None);
 }
 
 fn config_map(uid: &str, data: Option<&str>) -> ConfigMap {

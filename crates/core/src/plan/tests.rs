@@ -52,10 +52,12 @@ fn node(text: &str) -> NodeView {
             ),
             ("removed", at) => set(
                 key::WAITING,
-                format!(r#"{{"reason":"GrantRemoved","since":"2026-01-01T11:00:00Z","until":"{at}","heldUntil":"{at}","message":""}}"#),
+                format!(
+                    r#"{{"reason":"GrantRemoved","since":"2026-01-01T11:00:00Z","until":"{at}","heldUntil":"{at}","message":""}}"#
+                ),
             ),
             ("waits", reason) => {
-                set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#))
+                set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
             }
             ("down", _) => ready = "Unknown",
             ("cordoned", _) => cordoned = true,
@@ -92,7 +94,7 @@ fn policy(quota: &str) -> Policy {
     Policy {
         quota: quota.parse().unwrap(),
         selector: "role!=control".parse().unwrap(),
-        pickup_deadline: Duration::from_secs(120),
+        pickup_deadline: Duration::from_mins(2),
     }
 }
 
@@ -116,7 +118,7 @@ fn check(fleet: &Fleet, granted: &[&str], waits: &[&str]) {
         .actions
         .iter()
         .filter_map(|action| match action {
-            Action::Grant(name) => Some(name.as_str()),
+            Action::Grant(name, _) => Some(name.as_str()),
             _ => None,
         })
         .collect();

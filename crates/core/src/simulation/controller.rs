@@ -45,7 +45,11 @@ impl Controller {
             world.disturb()?;
             world.tell(|| format!("the controller does {}", in_words(action)));
             let cached = nodes.iter().find(|node| node.name == action.node());
-            self.act(world, action, cached)?;
+            match self.act(world, action, cached) {
+                // The API server's own no concerns this action; the others go on with the ledger read anew.
+                Err(Failure::Conflict | Failure::Gone) => self.ledger = None,
+                done => done?,
+            }
         }
         Ok(!plan.actions.is_empty())
     }
@@ -66,29 +70,28 @@ impl Controller {
         match (action, cached) {
             (Action::Rebuild, _) => self.rebuild(world),
             (Action::Settle(slot), _) => self.settle(world, slot),
-            (Action::Adopt(name), _) => match get(world, name)? {
-                Some(node) => match ledger::adoption(&node, self.known().slot(name), world.now()) {
-                    Some(slot) => self.replace(world, &self.known().with(slot)),
-                    None => Ok(()),
-                },
-                None => Ok(()),
-            },
+            (Action::Adopt(name), _) => self.adopt(world, name),
             (Action::Expel(name), _) => self.expel(world, name),
-            (Action::Grant(_), Some(node)) => self.grant(world, node),
+            (Action::Grant(_, limit), Some(node)) => self.grant(world, node, *limit),
             (Action::Explain(_, waiting), Some(node)) => {
                 let patch = NodePatch::default();
                 let patch = match waiting {
                     Some(waiting) => patch.set(crate::annotations::WAITING, waiting),
                     None => patch.remove(crate::annotations::WAITING),
                 };
-                ignore_conflict(write(world, node, &patch).map(drop))
+                write(world, node, &patch).map(drop)
             }
-            (Action::Grant(_) | Action::Explain(..), None) => Ok(()),
+            (Action::Grant(..) | Action::Explain(..), None) => Ok(()),
         }
     }
 
-    fn known(&self) -> &Ledger {
-        self.ledger.as_ref().and_then(LedgerState::known).unwrap()
+    /// The ledger, read where it is not known; nothing while it is lost.
+    fn known(&mut self, world: &mut World) -> Result<Option<Ledger>, Failure> {
+        if self.ledger.is_none() {
+            world.disturb()?;
+            self.ledger = Some(world.read_ledger());
+        }
+        Ok(self.ledger.as_ref().and_then(LedgerState::known).cloned())
     }
 
     fn replace(&mut self, world: &mut World, next: &Ledger) -> Result<(), Failure> {
@@ -106,6 +109,8 @@ impl Controller {
     }
 
     fn settle(&mut self, world: &mut World, slot: &Slot) -> Result<(), Failure> {
+        let ledger = self.known(world)?.filter(|ledger| ledger.slot(&slot.node) == Some(slot));
+        let Some(ledger) = ledger else { return Ok(()) };
         let node = get(world, &slot.node)?;
         let now = world.now();
         let verdict = ledger::judge(slot, node.as_ref(), self.memory.handover(slot, &world.plan_policy, now));
@@ -113,34 +118,36 @@ impl Controller {
         if let (Verdict::Withdraw(why), Some(node)) = (verdict, &node) {
             withdraw(world, node, why)?;
         }
-        if verdict == Verdict::Keep { Ok(()) } else { self.replace(world, &self.known().without(&slot.node)) }
+        if verdict == Verdict::Keep { Ok(()) } else { self.replace(world, &ledger.without(&slot.node)) }
+    }
+
+    fn adopt(&mut self, world: &mut World, name: &str) -> Result<(), Failure> {
+        let Some(ledger) = self.known(world)? else { return Ok(()) };
+        let node = get(world, name)?;
+        match node.and_then(|node| ledger::adoption(&node, ledger.slot(name), world.now())) {
+            Some(slot) => self.replace(world, &ledger.with(slot)),
+            None => Ok(()),
+        }
     }
 
     /// The ledger is read after the Node: a grant that is on the Node had its slot before.
     fn expel(&mut self, world: &mut World, name: &str) -> Result<(), Failure> {
         let node = get(world, name)?;
         self.ledger = None;
-        world.disturb()?;
-        let state = world.read_ledger();
-        self.ledger = Some(state.clone());
-        match (node, state) {
-            (Some(node), LedgerState::Known(ledger)) if ledger::is_stray(&node, ledger.slot(name)) => {
+        match (node, self.known(world)?) {
+            (Some(node), Some(ledger)) if ledger::is_stray(&node, ledger.slot(name)) => {
                 withdraw(world, &node, Withdrawal::NotWritten).map(drop)
             }
-            (_, LedgerState::Known(_)) => Ok(()),
-            // The rest of the batch rests on a ledger that is not there any more.
-            (_, LedgerState::Lost(_)) => Err(Failure::Conflict),
+            _ => Ok(()),
         }
     }
 
-    fn grant(&mut self, world: &mut World, node: &NodeView) -> Result<(), Failure> {
-        let Some((next, id)) = self.known().with_grant(node, world.now()) else { return Ok(()) };
+    fn grant(&mut self, world: &mut World, node: &NodeView, limit: usize) -> Result<(), Failure> {
+        let granted = self.known(world)?.and_then(|ledger| ledger.with_grant(node, limit, world.now()));
+        let Some((next, id)) = granted else { return Ok(()) };
         self.replace(world, &next)?;
-        match write(world, node, &ledger::grant_patch(id)) {
-            Ok(_) => self.memory.wrote_grant(id, world.now()),
-            Err(Failure::Conflict | Failure::Gone) => {}
-            Err(failure) => return Err(failure),
-        }
+        write(world, node, &ledger::grant_patch(id))?;
+        self.memory.wrote_grant(id, world.now());
         Ok(())
     }
 
@@ -193,10 +200,6 @@ fn withdraw(world: &mut World, node: &NodeView, why: Withdrawal) -> Result<NodeV
     write(world, node, &ledger::withdraw_patch(node, why, &fence, now))
 }
 
-fn ignore_conflict(reply: Result<(), Failure>) -> Result<(), Failure> {
-    if matches!(reply, Err(Failure::Conflict | Failure::Gone)) { Ok(()) } else { reply }
-}
-
 fn in_words(action: &Action) -> String {
     match action {
         Action::Settle(slot) => format!("settle {}", slot.node),
@@ -210,7 +213,7 @@ fn in_words(action: &Action) -> String {
 impl World {
     /// This controller makes one plan and carries it out; whether there was anything to do.
     pub(super) fn run_controller(&mut self, number: usize) -> bool {
-        let Some(mut controller) = self.controllers[number].take() else { return false };
+        let Some(mut controller) = self.controllers.get_mut(number).and_then(Option::take) else { return false };
         let done = controller.turn(self);
         if done == Err(Failure::Crash) {
             self.tell(|| format!("controller {number} starts anew"));

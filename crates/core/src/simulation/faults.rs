@@ -7,6 +7,7 @@ use super::controller::Controller;
 use super::world::{ApiNode, Failure, Late, World};
 use crate::annotations as key;
 use crate::audit::Actor;
+use crate::quota::Quota;
 use crate::step::Engine;
 
 /// How deep things may happen within things.
@@ -73,7 +74,7 @@ impl World {
     fn person_acts(&mut self, host: usize) {
         let other = self.random.below(self.hosts.len());
         let copied = self.hosts[other].api.as_ref().and_then(|node| node.annotations.get(key::REBOOT).cloned());
-        match self.random.below(22) {
+        match self.random.below(26) {
             0..=2 => self.annotate(host, key::NEEDED, Some("kernel")),
             3 => self.annotate(host, key::NEEDED, None),
             4 => self.annotate(host, key::NEEDED, Some("false")),
@@ -89,8 +90,20 @@ impl World {
             16 => self.annotate(host, key::LAST_REBOOT, None),
             17 => self.change(Actor::Person, host, |node| node.annotations.clear()),
             18..=19 => self.change(Actor::Person, host, |node| node.cordon = None),
+            20 => self.garble(host),
+            // A percentage is of the nodes as the controller knows them; a number is a number.
+            21 if matches!(self.plan_policy.quota, Quota::Nodes(_)) => {
+                self.change(Actor::Person, host, |node| node.labels = [("role".into(), "control".into())].into());
+            }
+            22 => self.change(Actor::Person, host, |node| node.labels.clear()),
             _ => self.person_cordons(host),
         }
+    }
+
+    fn garble(&mut self, host: usize) {
+        let key = *self.random.pick(&[key::REQUEST, key::WAITING, key::LAST_REBOOT]);
+        let value = *self.random.pick(&["", "{}", r#"{"protocol":2}"#, "\u{0}"]);
+        self.annotate(host, key, Some(value));
     }
 
     fn person_cordons(&mut self, host: usize) {
@@ -139,7 +152,7 @@ impl World {
     }
 
     fn rare(&mut self, host: usize) {
-        match self.random.below(10) {
+        match self.random.below(11) {
             0..=1 if !self.hosts[host].machine.is_down() => self.power_off(host),
             2 => self.kubelet_fails(host),
             3 => self.harm_ledger(true),
@@ -150,6 +163,12 @@ impl World {
                 self.register(host);
             }
             7 => self.forget_managers(host),
+            8 if self.hosts[host].agent.is_some() => {
+                let name = self.hosts[host].name.clone();
+                self.tell(|| format!("the agent of {name} is gone for a while"));
+                self.hosts[host].agent = None;
+                self.hosts[host].machine.agent_back_at = Some(self.mono + Duration::from_mins(5));
+            }
             _ => {}
         }
     }
@@ -183,6 +202,7 @@ impl World {
             for (key, _) in view.malformed().filter(|(key, _)| *key != key::WAITING) {
                 self.annotate(host, key, None);
             }
+            self.change(Actor::Person, host, |node| node.labels.clear());
             if view.paused.is_some() {
                 self.annotate(host, key::PAUSED, None);
             }

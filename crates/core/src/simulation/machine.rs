@@ -18,6 +18,8 @@ pub(super) struct Machine {
     os_version: u32,
     pub(super) pods: Vec<Pod>,
     kubelet: Kubelet,
+    /// When the agent's pod is back, where it is gone.
+    pub(super) agent_back_at: Option<Duration>,
     made: u32,
 }
 
@@ -56,6 +58,7 @@ impl Machine {
             os_version: 1,
             pods: Vec::new(),
             kubelet: Kubelet::Steady,
+            agent_back_at: None,
             made: 0,
         };
         for _ in 0..random.below(3) {
@@ -67,7 +70,7 @@ impl Machine {
     pub(super) fn add_pod(&mut self) {
         self.made += 1;
         let name = format!("pod-{}", self.made);
-        let fate = if self.made % 4 == 0 { Fate::LeaveDaemonSet } else { Fate::Evict };
+        let fate = if self.made.is_multiple_of(4) { Fate::LeaveDaemonSet } else { Fate::Evict };
         let view =
             PodView { pod: PodRef { namespace: "default".into(), uid: name.clone(), name }, fate, terminating: false };
         self.pods.push(Pod { view, gone_at: None });
@@ -105,7 +108,7 @@ impl Machine {
             Kubelet::Silent(at) | Kubelet::Reports(at, _) => Some(at),
         };
         let pods = self.pods.iter().filter_map(|pod| pod.gone_at);
-        pods.chain(power).chain(kubelet).min()
+        pods.chain(power).chain(kubelet).chain(self.agent_back_at).min()
     }
 }
 
@@ -128,6 +131,12 @@ impl World {
             Power::Preparing(at) if at <= now => self.power_off(host),
             Power::Down(at) if at <= now => self.boots(host),
             _ => {}
+        }
+        if self.hosts[host].machine.agent_back_at.is_some_and(|at| at <= now) {
+            let machine = &mut self.hosts[host].machine;
+            machine.agent_back_at = None;
+            let back = (!machine.is_down()).then(|| Agent::started_at(now, machine.boot));
+            self.hosts[host].agent = back;
         }
         match self.hosts[host].machine.kubelet {
             Kubelet::Silent(at) if at <= now => {
@@ -167,6 +176,7 @@ impl World {
         let machine = &mut self.hosts[host].machine;
         let next: u128 = u128::from_str_radix(&machine.boot.to_string().replace('-', ""), 16).unwrap() + 1;
         (machine.boot, machine.booted_at, machine.power) = (boot_id(next), self.mono, Power::Up);
+        machine.agent_back_at = None;
         machine.kubelet = Kubelet::Reports(report_at, ready);
         let installed = matches!(machine.engine, Engine::NeedsReboot(_));
         machine.os_version += u32::from(installed && takes);

@@ -32,13 +32,20 @@ fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
         return if confirmed { found_rebooted(s, request) } else { mismatch() };
     }
     match s.node.permission.get() {
-        Some(Permission::Granted(id)) if id.boot != boot => Step::new(Action::Write(tidy(s).remove(key::REBOOT), None)),
+        Some(Permission::Granted(id)) if is_spent(s, *id, boot) => {
+            Step::new(Action::Write(tidy(s).remove(key::REBOOT), None))
+        }
         Some(Permission::Granted(id)) => take_up(s, *id),
         Some(Permission::Now) if s.node.paused.is_some() => Step::wait("Paused: the forced reboot waits"),
         Some(Permission::Now) if !confirmed => mismatch(),
         Some(Permission::Now) => force(s, boot),
         None => answer(s, boot, confirmed),
     }
+}
+
+/// Of another boot, or of a cycle that has ended: somebody put it there again.
+fn is_spent(s: &Situation<'_>, id: GrantId, boot: BootId) -> bool {
+    id.boot != boot || s.node.last_reboot.get().is_some_and(|last| last.id == Some(id))
 }
 
 fn mismatch() -> Step {

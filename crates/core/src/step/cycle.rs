@@ -6,6 +6,7 @@ use super::drain::{self, Progress};
 use super::memory::CallReply;
 use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
 use crate::annotations::{self as key, NodePatch};
+use crate::ids::BootId;
 use crate::reason::EndReason;
 use crate::values::{InProgress, LastReboot, Outcome, Permission, Phase};
 
@@ -24,11 +25,22 @@ pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
 
 /// `reboot-in-progress` was taken away under a cycle of this process. Before the point of no return that ends the
 /// cycle; after it the annotation is restored, because the machine may be going down already.
-pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress) -> Step {
-    match lost.phase {
-        Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
-        Phase::Rebooting => restore(s, lost),
+pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootId) -> Step {
+    if s.memory.committed_here() {
+        return restore(s, lost);
     }
+    if matches!(s.node.permission.get(), Some(Permission::Granted(id)) if *id != lost.id) {
+        // That cycle is over for the controller too: this is the next one.
+        return ask::idle(s, boot);
+    }
+    // An earlier run of this agent may have passed the point of no return and called logind.
+    if lost.phase == Phase::Rebooting && !s.fresh {
+        return refresh("Rebooting: looking whether the shutdown is under way");
+    }
+    if lost.phase == Phase::Rebooting && s.host.preparing_for_shutdown == Some(true) {
+        return restore(s, lost);
+    }
+    give_back(s, lost, EndReason::ProgressRemoved, None)
 }
 
 fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {

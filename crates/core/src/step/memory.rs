@@ -38,6 +38,9 @@ pub struct Memory {
 struct Cycle {
     uid: String,
     progress: InProgress,
+    /// Whether this process itself passed the point of no return or called logind. What it only saw on the Node may be an
+    /// old view of a cycle that is over.
+    committed_here: bool,
     spent_before: Duration,
     joined: Duration,
     evictions: BTreeMap<String, Eviction>,
@@ -84,6 +87,7 @@ impl Cycle {
         Self {
             uid: node.uid.clone(),
             progress: progress.clone(),
+            committed_here: false,
             spent_before: Duration::from_secs(progress.spent_seconds),
             joined: now.mono,
             evictions: BTreeMap::new(),
@@ -108,6 +112,7 @@ impl Memory {
             Some(cycle) if cycle.progress.id == progress.id => {
                 // What was said past the point of no return stays said, whatever the Node shows now.
                 if cycle.progress.phase == Phase::Draining || progress.phase == Phase::Rebooting {
+                    cycle.committed_here |= cycle.progress.phase != progress.phase;
                     cycle.progress = progress.clone();
                 }
             }
@@ -143,7 +148,8 @@ impl Memory {
 
     /// Notes how the call to logind was answered.
     pub fn called(&mut self, reply: CallReply, now: Now) {
-        if let Some(Cycle { call, .. }) = &mut self.cycle {
+        if let Some(Cycle { call, committed_here, .. }) = &mut self.cycle {
+            *committed_here = true;
             call.tries = call.tries.saturating_add(1);
             call.again_at = Some(now.mono + call_delay(call.tries));
             call.answer = Some(reply);
@@ -153,6 +159,11 @@ impl Memory {
     /// The cycle that this process has seen under way on this Node.
     pub(super) fn cycle(&self, node: &NodeView) -> Option<&InProgress> {
         self.cycle.as_ref().filter(|cycle| cycle.uid == node.uid).map(|cycle| &cycle.progress)
+    }
+
+    /// Whether this process knows for itself that its cycle is past the point of no return.
+    pub(super) fn committed_here(&self) -> bool {
+        self.cycle.as_ref().is_some_and(|cycle| cycle.committed_here)
     }
 
     /// Whether this process has passed the point of no return of a cycle that has not ended.

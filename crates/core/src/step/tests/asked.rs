@@ -107,8 +107,10 @@ fn a_live_grant_that_will_not_be_used_is_given_back_at_once() {
 }
 
 #[test]
-fn a_grant_for_another_boot_or_node_is_spent() {
+fn a_grant_for_another_boot_or_node_or_for_a_cycle_that_has_ended_is_spent() {
     check("asks spent=7", "write -reboot");
+    check("asks granted=7 last=7", "write -reboot");
+    check("asks granted=8 last=7", "write cordon start:8");
     check("spent=7 cordon=reboot-agent", "write uncordon -reboot");
 }
 

@@ -245,12 +245,25 @@ fn past_the_point_of_no_return_foreign_changes_change_nothing() {
 
 #[test]
 fn an_in_progress_that_is_taken_away_past_the_point_of_no_return_is_restored() {
-    let committed = || scene(REBOOTING);
+    let committed = || scene(DRAINING).then(REBOOTING);
     check_scene(&committed().then("asks granted=7 cordon=reboot-agent"), "write restore:7");
     check_scene(&committed().then("paused"), "write restore:7");
+    check_scene(&committed().then("asks granted=8"), "write restore:7");
     check_scene(&committed().then(DRAINING), "write commit:7");
     check_scene(&committed().then(&draining("paused")), "write commit:7");
     check_scene(&committed().then("uid=u2"), "wait");
+    check_scene(&scene(REBOOTING).called(CallReply::MayHappen).then("asks"), "write restore:7");
+}
+
+#[test]
+fn a_restarted_agent_restores_it_only_while_the_machine_is_going_down() {
+    let removed = |more: &str| scene(REBOOTING).restarted().then(&format!("asks granted=7 cordon=reboot-agent {more}"));
+    check_scene(&removed(""), "refresh");
+    check_scene(&removed("fresh preparing=yes"), "write restore:7");
+    let given_back = "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress";
+    check_scene(&removed("fresh preparing=no"), given_back);
+    check_scene(&scene(REBOOTING).then("asks granted=8"), "write cordon start:8");
+    check_scene(&scene(DRAINING).then("asks granted=8"), "write cordon start:8");
 }
 
 #[test]
@@ -306,7 +319,8 @@ fn a_malformed_in_progress_stops_the_agent_until_a_person_removes_it() {
         &scene("asks granted=7 in-progress={} cordon=reboot-agent").then("asks granted=7 cordon=reboot-agent"),
         "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
     );
-    check_scene(&scene(REBOOTING).then("in-progress={} cordon=reboot-agent").then("asks"), "write restore:7");
+    let committed = scene(DRAINING).then(REBOOTING);
+    check_scene(&committed.then("in-progress={} cordon=reboot-agent").then("asks"), "write restore:7");
 }
 
 #[test]

@@ -27,9 +27,9 @@ pub(super) struct Scene {
 /// The scene of these words, joined by a process that starts now and has written nothing for a while.
 pub(super) fn scene(words: &str) -> Scene {
     let policy = Policy {
-        drain_timeout: Duration::from_secs(600),
+        drain_timeout: Duration::from_mins(10),
         on_drain_timeout: OnDrainTimeout::GiveUp,
-        min_uptime: Duration::from_secs(120),
+        min_uptime: Duration::from_mins(2),
     };
     let host = HostView {
         boot: BOOT.parse().ok(),
@@ -104,7 +104,7 @@ impl Scene {
             ("noboot", _) => host.boot = None,
             ("up", seconds) => host.uptime = Duration::from_secs(seconds.parse().unwrap()),
             ("engine", version) => {
-                host.engine = Engine::NeedsReboot(Some(version.into()).filter(|v: &String| !v.is_empty()))
+                host.engine = Engine::NeedsReboot(Some(version.into()).filter(|v: &String| !v.is_empty()));
             }
             ("quiet", _) => host.engine = Engine::Otherwise,
             ("unheard", _) => host.engine = Engine::Unheard,
