@@ -2,7 +2,7 @@
 //!
 //! Every phase is held by the test until the blow has fallen and the victim runs again, so nothing here is a race.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::{Api, api::PostParams};
@@ -15,7 +15,7 @@ use reboot_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, crash, last_reboot, phase};
+use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, crash, last_reboot, phase_of};
 
 /// How far a node's cycle has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,27 @@ async fn an_agent_that_is_asked_to_end_ends_well_and_the_next_one_goes_on() {
     check(&phases.map(|phase| (phase, TerminateAgent))).await;
 }
 
+/// The API server counts the pod of an eviction that is cut short as gone for two minutes, and deletes it not: its
+/// PDB refuses every other eviction meanwhile.
+#[tokio::test]
+async fn an_agent_that_is_asked_to_end_cuts_no_eviction_short() {
+    let stage = Stage::set(2, 1, &[Workload::new("web", 16).max_unavailable(8)]).await;
+    let _controller = stage.cluster.spawn_controller("controller", &[]).unwrap();
+    let machine = stage.machine("node-1");
+    machine.start_agent(&[]).unwrap();
+    stage.anchor("node-1").await;
+    stage.update("node-1").await;
+    stage.until_anchor_evicted("node-1").await;
+    assert!(machine.stop_agent(LIMIT).await.unwrap().success());
+    let audit = stage.cluster.control_plane().audit().unwrap();
+    let evictions = audit.iter().filter(|request| request.resource == "pods/eviction");
+    let answers: BTreeSet<_> = evictions.map(|request| request.code).collect();
+    assert!(answers.is_subset(&BTreeSet::from([201, 429])), "{answers:?}");
+    machine.start_agent(&[]).unwrap();
+    stage.weigh_anchor("node-1").await;
+    stage.ends(&Expect::rebooted_once(["node-1"])).await;
+}
+
 /// Takes a node of its own through each phase and blow, one after the other.
 async fn check(blows: &[(Phase, Blow)]) {
     let mut play = Play::begin(blows.len()).await;
@@ -79,7 +100,7 @@ async fn check(blows: &[(Phase, Blow)]) {
         let before = play.stage.machine(&node).node().boot_id();
         play.reach(phase, &node).await;
         play.strike(blow, &node).await;
-        play.go_on(phase, &node).await;
+        play.go_on(phase, blow, &node).await;
         let end = play.stage.until_rebooted(&node).await;
         play.stage.until_slots(&[]).await;
         assert_ne!(end.boot_id, before);
@@ -163,7 +184,7 @@ impl Play {
                 self.stage.update(node).await;
                 let told = |text: &String| text.contains("logind was not reached");
                 let waits =
-                    |node: &NodeSeen| phase(node).is_some() && node.notes.get("reboot-status").is_some_and(told);
+                    |node: &NodeSeen| phase_of(node).is_some() && node.notes.get("reboot-status").is_some_and(told);
                 self.stage.until_node(node, "to commit", waits).await;
             }
             Called => {
@@ -203,12 +224,13 @@ impl Play {
     }
 
     /// Ends what held the node in the phase.
-    async fn go_on(&mut self, phase: Phase, node: &str) {
+    async fn go_on(&mut self, phase: Phase, blow: Blow, node: &str) {
         let machine = self.stage.machine(node);
         match phase {
             Asked => self.stage.uncordon(&self.spare).await,
             SlotTaken => self.replace_controller(Vec::new()).await,
-            Granted => machine.restart_agent().unwrap(),
+            Granted if blow == KillController => machine.restart_agent().unwrap(),
+            Granted => {}
             Draining => self.stage.weigh_anchor(node).await,
             Committed => {
                 machine.logind().resume().await.unwrap();

@@ -6,7 +6,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Ro
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use reboot_tests::{control_plane::audit::Request, referee::Expect, workload::Workload};
 
-use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, phase};
+use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, phase_of};
 
 const ACCOUNTS: [&str; 2] = ["reboot-agent", "reboot-controller"];
 
@@ -48,13 +48,13 @@ async fn twice_granted(stage: &Stage, node: &str) {
     stage.annotate(node, "reboot-needed", Some("a new kernel")).await;
     stage.until_at_anchor(node).await;
     stage.annotate(node, "reboot-paused", Some("not now")).await;
-    stage.until_node(node, "to give back", |node| phase(node).is_none() && !node.cordoned).await;
+    stage.until_node(node, "to give back", |node| phase_of(node).is_none() && !node.cordoned).await;
     stage.annotate(node, "reboot-paused", None).await;
-    stage.until_node(node, "to drain again", |node| phase(node).is_some()).await;
+    stage.until_node(node, "to drain again", |node| phase_of(node).is_some()).await;
     stage.weigh_anchor(node).await;
     let cluster = &stage.cluster;
     let boot = cluster.machine(node).unwrap().node().boot_id();
-    stage.until_node(node, "to reboot again", |node| node.boot_id != boot && phase(node).is_none()).await;
+    stage.until_node(node, "to reboot again", |node| node.boot_id != boot && phase_of(node).is_none()).await;
     stage.until_slots(&[]).await;
 }
 

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use reboot_tests::{
+    control_plane::binary,
     referee::{Declaration, Expect},
     sim::{Reboots, program},
     workload::Workload,
@@ -44,9 +45,11 @@ async fn an_agent_that_uncordons_at_its_start_is_caught() {
     let stage = Stage::set(2, 1, &[]).await;
     let script = stage.dir().join("saboteur");
     let agent = program("reboot-agent", "REBOOT_AGENT_BIN").unwrap();
+    let kubectl = binary("kubectl").unwrap_or_else(|_| "kubectl".into());
     let text = format!(
-        "#!/bin/sh\nkubectl --kubeconfig \"$REBOOT_AGENT_KUBECONFIG\" uncordon \"$REBOOT_AGENT_NODE_NAME\" &&\n\
+        "#!/bin/sh\n'{}' --kubeconfig \"$REBOOT_AGENT_KUBECONFIG\" uncordon \"$REBOOT_AGENT_NODE_NAME\" &&\n\
          exec '{}' \"$@\"\n",
+        kubectl.display(),
         agent.display()
     );
     std::fs::write(&script, text).unwrap();

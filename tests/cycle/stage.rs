@@ -2,10 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::ready,
     path::Path,
+    pin::pin,
     time::Duration,
 };
 
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -14,13 +17,14 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, reflector, watcher},
 };
 use reboot_tests::{
-    call::until,
+    call::{until, within},
     process::Process,
     referee::{
         Declaration, Expect, Referee, Verdict,
-        history::{NodeSeen, PREFIX},
+        history::{NodeSeen, PREFIX, PodSeen},
     },
     scratch::Scratch,
     sim::{Machine, SimCluster, SimOptions},
@@ -115,12 +119,25 @@ impl Stage {
         pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     }
 
-    /// Waits until the drain has come to the anchor, and holds.
-    pub(crate) async fn until_at_anchor(&self, node: &str) {
+    /// Waits until the anchor is evicted; other evictions may be under way.
+    pub(crate) async fn until_anchor_evicted(&self, node: &str) {
         let evicted = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
         let pods: Api<Pod> = Api::default_namespaced(self.client());
         until(LIMIT, format!("the drain of {node}"), pods, &anchor_of(node), evicted).await.unwrap();
-        self.until_node(node, "to drain", |node| phase(node).as_deref() == Some("draining")).await;
+    }
+
+    /// Waits until the anchor is all that is left to go.
+    pub(crate) async fn until_at_anchor(&self, node: &str) {
+        let only_here = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let (pods, writer) = reflector::store();
+        let changes = watcher(Api::<Pod>::all(self.client()), only_here).reflect(writer);
+        let mut held = pin!(changes.try_filter(|_| {
+            let pods = pods.state();
+            let mut left = pods.iter().map(|pod| PodSeen::from(&**pod)).filter(|pod| pod.evictable);
+            let anchor = left.next().is_some_and(|pod| pod.terminating && pod.name == anchor_of(node));
+            ready(anchor && left.next().is_none())
+        }));
+        within(LIMIT, format!("the drain of {node}"), held.try_next()).await.unwrap();
     }
 
     pub(crate) async fn weigh_anchor(&self, node: &str) {
@@ -146,7 +163,7 @@ impl Stage {
     /// Waits until the node's cycle has ended in a reboot, and the node serves again.
     pub(crate) async fn until_rebooted(&self, node: &str) -> NodeSeen {
         let done = |node: &NodeSeen| node.ready && !node.cordoned && last_reboot(node)["outcome"] == "rebooted";
-        self.until_node(node, "to have rebooted", |node| done(node) && phase(node).is_none()).await
+        self.until_node(node, "to have rebooted", |node| done(node) && phase_of(node).is_none()).await
     }
 
     /// Waits until the nodes that hold a slot are these, in the order of their names.
@@ -186,7 +203,7 @@ impl Stage {
 }
 
 /// The phase of the cycle that is in progress.
-pub(crate) fn phase(node: &NodeSeen) -> Option<String> {
+pub(crate) fn phase_of(node: &NodeSeen) -> Option<String> {
     Some(json_of(node, "reboot-in-progress")["phase"].as_str()?.to_owned())
 }
 

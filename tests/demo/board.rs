@@ -3,19 +3,30 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kube::runtime::watcher::Event;
-use reboot_tests::referee::history::{NodeSeen, PodSeen};
+use reboot_tests::referee::history::{NodeSeen, PdbSeen, PodSeen};
 
-use crate::phase::{Phase, Sight};
+use crate::phase::{Cordon, Phase, Sight};
 
-/// An event of one of the three watches: objects by their UIDs.
+/// An event of one of the watches: objects by their UIDs.
 #[derive(Debug)]
 pub(crate) enum Happened {
     /// Of the Nodes.
     Node(Event<(String, NodeSeen)>),
     /// Of the Pods.
     Pod(Event<(String, PodSeen)>),
-    /// Of the ledger: the nodes that hold a slot.
-    Slots(Event<(String, Vec<String>)>),
+    /// Of the PDBs, each with the number of pods that it lets go now.
+    Pdb(Event<(String, (PdbSeen, i32))>),
+    /// Of the ledger: its slots.
+    Slots(Event<(String, Vec<Slot>)>),
+}
+
+/// A slot of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The node that holds it.
+    pub(crate) node: String,
+    /// A person forced it: the quota has no say, and does not count it.
+    pub(crate) forced: bool,
 }
 
 /// The nodes, how long each has been in each phase, and the slots of the ledger.
@@ -23,10 +34,13 @@ pub(crate) enum Happened {
 pub(crate) struct Board {
     nodes: Living<NodeSeen>,
     pods: Living<PodSeen>,
-    ledger: Living<Vec<String>>,
+    pdbs: Living<(PdbSeen, i32)>,
+    ledger: Living<Vec<Slot>>,
     rows: BTreeMap<(usize, String), Row>,
-    slots: Vec<String>,
+    slots: Vec<Slot>,
     most_slots: usize,
+    most_in_cycle: usize,
+    quota: usize,
 }
 
 /// One node.
@@ -45,15 +59,23 @@ pub(crate) struct Row {
 }
 
 impl Board {
+    /// An empty one; this is the quota of the run.
+    pub(crate) fn new(quota: usize) -> Self {
+        Self { quota, ..Self::default() }
+    }
+
     /// Takes in an event that came at this time; returns what has changed, for people.
     pub(crate) fn happened(&mut self, happened: Happened, at: Duration) -> Vec<String> {
         match happened {
             Happened::Node(event) => self.nodes.take_in(event),
             Happened::Pod(event) => self.pods.take_in(event),
+            Happened::Pdb(event) => self.pdbs.take_in(event),
             Happened::Slots(event) => self.ledger.take_in(event),
         }
         let mut changes = self.update_rows(at);
-        changes.extend(self.update_slots());
+        if self.update_slots() {
+            changes.push(format!("{:<8} in use: {}", "slots", self.slots_in_words()));
+        }
         changes
     }
 
@@ -62,43 +84,63 @@ impl Board {
         self.rows.iter().map(|((_, name), row)| (name.as_str(), row))
     }
 
-    /// The nodes that hold a slot.
-    pub(crate) fn slots(&self) -> &[String] {
+    /// The slots that are taken.
+    pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
-    /// The most slots that were ever taken at a time.
+    /// The slots in words, those that count towards the quota first: `1 of 2 (node-1), forced: node-3`.
+    pub(crate) fn slots_in_words(&self) -> String {
+        let names = |forced| {
+            let slots = self.slots.iter().filter(|slot| slot.forced == forced);
+            slots.map(|slot| slot.node.as_str()).collect::<Vec<_>>()
+        };
+        let (granted, forced) = (names(false), names(true));
+        let of = |names: &[&str], before: &str, after: &str| match names {
+            [] => String::new(),
+            names => format!("{before}{}{after}", names.join(", ")),
+        };
+        format!("{} of {}{}{}", granted.len(), self.quota, of(&granted, " (", ")"), of(&forced, ", forced: ", ""))
+    }
+
+    /// The most slots that ever counted towards the quota at a time.
     pub(crate) fn most_slots(&self) -> usize {
         self.most_slots
+    }
+
+    /// The most nodes that were ever between permission and return at a time.
+    pub(crate) fn most_in_cycle(&self) -> usize {
+        self.most_in_cycle
     }
 
     fn update_rows(&mut self, at: Duration) -> Vec<String> {
         let mut changes = Vec::new();
         let seen: BTreeMap<_, _> = self.nodes.now.values().map(|node| (order(&node.name), node)).collect();
+        let spent: Vec<_> = self.pdbs.now.values().filter(|(_, allowed)| *allowed == 0).map(|(pdb, _)| pdb).collect();
         self.rows.retain(|key, _| seen.contains_key(key));
         for (key, node) in seen {
             let evictable = |pod: &&PodSeen| pod.evictable && pod.node == node.name;
             let pods: Vec<_> = self.pods.now.values().filter(evictable).collect();
-            let sight = Sight::of(node, &pods);
+            let sight = Sight::of(node, &pods, &spent);
             let known = self.rows.contains_key(&key);
             let row = self.rows.entry(key).or_insert_with(|| Row { since: at, ..Row::default() });
             if known && (&row.sight.words, row.sight.cordon) != (&sight.words, sight.cordon) {
-                changes.push(change(&node.name, &sight));
+                changes.push(change(&node.name, row.sight.cordon, &sight));
             }
             row.see(sight, at);
         }
+        let in_cycle = |row: &&Row| (Phase::Granted..=Phase::Booting).contains(&row.sight.phase);
+        self.most_in_cycle = self.most_in_cycle.max(self.rows.values().filter(in_cycle).count());
         changes
     }
 
-    fn update_slots(&mut self) -> Option<String> {
+    /// Whether the slots have changed.
+    fn update_slots(&mut self) -> bool {
         let slots: Vec<_> = self.ledger.now.values().flatten().cloned().collect();
-        if slots == self.slots {
-            return None;
-        }
+        let changed = slots != self.slots;
         self.slots = slots;
-        self.most_slots = self.most_slots.max(self.slots.len());
-        let holders = if self.slots.is_empty() { String::new() } else { format!(" ({})", self.slots.join(", ")) };
-        Some(format!("{:<8} {} in use{holders}", "slots", self.slots.len()))
+        self.most_slots = self.most_slots.max(self.slots.iter().filter(|slot| !slot.forced).count());
+        changed
     }
 }
 
@@ -154,11 +196,13 @@ fn order(name: &str) -> (usize, String) {
     (name.len(), name.to_owned())
 }
 
-fn change(node: &str, sight: &Sight) -> String {
+fn change(node: &str, before: Cordon, sight: &Sight) -> String {
     let waits_for = if sight.phase == Phase::Waiting { format!(": {}", sight.waits_for) } else { String::new() };
-    let cordon = match sight.cordon.who() {
-        "-" => String::new(),
-        who => format!(", cordoned by {}", if who == "agent" { "its agent" } else { "a person" }),
+    let cordon = match sight.cordon {
+        now if now == before => "",
+        Cordon::None => ", uncordoned",
+        Cordon::Agent => ", cordoned by its agent",
+        Cordon::Person => ", cordoned by a person",
     };
     format!("{node:<8} {}{waits_for}{cordon}", sight.words)
 }
@@ -194,7 +238,7 @@ mod tests {
         assert_eq!(seen(&mut board, 0, "a", &[]), [""; 0], "what was there before is no change");
         assert_eq!(seen(&mut board, 1, "a", &[NEEDED]), ["node-2   asks"]);
         assert_eq!(seen(&mut board, 3, "a", &[NEEDED, GRANTED]), ["node-2   granted"]);
-        assert_eq!(seen(&mut board, 4, "a", &[NEEDED, GRANTED, DRAINING]), ["node-2   draining 0 pods"]);
+        assert_eq!(seen(&mut board, 4, "a", &[NEEDED, GRANTED, DRAINING]), ["node-2   drained"]);
         assert_eq!(seen(&mut board, 5, "a", &[NEEDED, GRANTED, DRAINING]), [""; 0]);
         seen(&mut board, 9, "a", &[NEEDED, GRANTED, REBOOTING]);
         seen(&mut board, 14, "b", &[NEEDED, GRANTED, REBOOTING]);
@@ -203,6 +247,8 @@ mod tests {
         let second = Duration::from_secs;
         assert_eq!((*asked, *granted, *since), (Some(second(1)), Some(second(3)), second(20)));
         assert_eq!(spent.values().copied().collect::<Vec<_>>(), [2, 1, 5, 5, 6].map(second));
+
+        assert_eq!(board.most_in_cycle(), 1);
 
         seen(&mut board, 30, "b", &[DONE, NEEDED]);
         let Row { asked, spent, .. } = row(&board, "node-2");
@@ -222,19 +268,22 @@ mod tests {
         assert_eq!(pod("1", "node-2", true, false), ["node-2   draining 1 pod"]);
         assert_eq!(pod("2", "node-2", false, false), [""; 0], "of a DaemonSet");
         assert_eq!(pod("3", "node-1", true, false), [""; 0], "elsewhere");
-        assert_eq!(pod("1", "node-2", true, true), ["node-2   draining 0 pods"]);
+        assert_eq!(pod("1", "node-2", true, true), ["node-2   drained"]);
     }
 
     #[test]
-    fn slots_are_told_and_their_highest_number_is_kept() {
-        let mut board = Board::default();
-        let mut slots = |nodes: &[&str]| {
-            let slots = nodes.iter().map(|node| (*node).to_owned()).collect();
+    fn slots_are_told_and_the_highest_number_of_granted_ones_is_kept() {
+        let mut board = Board::new(2);
+        let mut slots = |slots: &[(&str, bool)]| {
+            let slots = slots.iter().map(|&(node, forced)| Slot { node: node.to_owned(), forced }).collect();
             board.happened(Happened::Slots(Event::Apply(("ledger".to_owned(), slots))), Duration::ZERO)
         };
         assert_eq!(slots(&[]), [""; 0]);
-        assert_eq!(slots(&["node-1", "node-2"]), ["slots    2 in use (node-1, node-2)"]);
-        assert_eq!(slots(&[]), ["slots    0 in use"]);
+        assert_eq!(slots(&[("node-1", false)]), ["slots    in use: 1 of 2 (node-1)"]);
+        let three = [("node-1", false), ("node-3", true), ("node-2", false)];
+        assert_eq!(slots(&three), ["slots    in use: 2 of 2 (node-1, node-2), forced: node-3"]);
+        assert_eq!(slots(&three), [""; 0]);
+        assert_eq!(slots(&[]), ["slots    in use: 0 of 2"]);
         assert_eq!((board.most_slots(), board.slots()), (2, &[][..]));
     }
 

@@ -62,7 +62,7 @@ fn demo(settings: &Settings) -> Result<ExitCode> {
         (End::Interrupted, None | Some(true)) | (End::Over(Ok(())), Some(true)) => drop(scratch),
         _ => {
             let dir = scratch.path().display();
-            screen.say(&Line::text(format!("Logs: {dir}/controller.log, {dir}/node-*/agent.log, {dir}/cp/log/")))?;
+            screen.say(&Line::text(format!("The logs are in {dir}: controller.log, node-*/agent.log, cp/log/")))?;
             // The folder stays.
             std::mem::forget(scratch);
         }

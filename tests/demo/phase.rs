@@ -1,7 +1,7 @@
 //! What a Node shows of its reboot: read from what stands on the Node and from the pods that are on it, by the rules
 //! that the README gives to people.
 
-use reboot_tests::referee::history::{NodeSeen, PodSeen};
+use reboot_tests::referee::history::{NodeSeen, PdbSeen, PodSeen};
 use serde_json::Value;
 
 /// Where a node stands, in the order of a cycle.
@@ -52,8 +52,8 @@ pub(crate) enum Cordon {
 }
 
 impl Sight {
-    /// A look at a Node with the pods on it that a drain has to remove.
-    pub(crate) fn of(node: &NodeSeen, pods: &[&PodSeen]) -> Self {
+    /// A look at a Node with the pods on it that a drain has to remove, and the PDBs that let no pod go now.
+    pub(crate) fn of(node: &NodeSeen, pods: &[&PodSeen], spent: &[&PdbSeen]) -> Self {
         let progress = json(node, "reboot-in-progress");
         let phase = phase(node, progress.as_ref());
         let waiting = json(node, "reboot-waiting").unwrap_or_default();
@@ -62,6 +62,7 @@ impl Sight {
             (Phase::Asks, _) => "asks".to_owned(),
             (Phase::Waiting, _) => format!("waiting: {}", waiting["reason"].as_str().unwrap_or("unknown")),
             (Phase::Granted, _) => "granted".to_owned(),
+            (Phase::Draining, 0) => "drained".to_owned(),
             (Phase::Draining, 1) => "draining 1 pod".to_owned(),
             (Phase::Draining, pods) => format!("draining {pods} pods"),
             (Phase::Rebooting, _) => "rebooting".to_owned(),
@@ -70,7 +71,7 @@ impl Sight {
         };
         let waits_for = match phase {
             Phase::Waiting => waiting["message"].as_str().unwrap_or_default().to_owned(),
-            Phase::Draining => refused(node, pods).unwrap_or_else(|| "its pods to end".to_owned()),
+            Phase::Draining => held_up(pods, spent).or_else(|| refused(node, pods)).unwrap_or_else(|| ending(pods)),
             phase => next(phase, node).to_owned(),
         };
         let cordon = match progress {
@@ -134,6 +135,18 @@ fn next(phase: Phase, node: &NodeSeen) -> &'static str {
     }
 }
 
+/// The PDB that keeps the drain waiting.
+fn held_up(pods: &[&PodSeen], spent: &[&PdbSeen]) -> Option<String> {
+    let staying = || pods.iter().filter(|pod| !pod.terminating);
+    let pdb = spent.iter().find(|pdb| staying().any(|pod| pdb.protects(pod)))?;
+    Some(format!("PodDisruptionBudget {}: not now", pdb.name))
+}
+
+fn ending(pods: &[&PodSeen]) -> String {
+    let text = if pods.is_empty() { "its agent to go on" } else { "its pods to end" };
+    text.to_owned()
+}
+
 /// The pod that is refused and by what, from the agent's `reboot-status`; that text may be a few seconds old, so it
 /// counts only while the pod is there.
 fn refused(node: &NodeSeen, pods: &[&PodSeen]) -> Option<String> {
@@ -171,7 +184,7 @@ mod tests {
 
     fn check(words: &str, notes: &[(&str, &str)], expected: &str) {
         let pod = PodSeen { namespace: "default".to_owned(), name: "web-1".to_owned(), ..PodSeen::default() };
-        let Sight { words: phase, waits_for, cordon, .. } = Sight::of(&node(words, notes), &[&pod]);
+        let Sight { words: phase, waits_for, cordon, .. } = Sight::of(&node(words, notes), &[&pod], &[]);
         assert_eq!(format!("{phase} | {waits_for} | {}", cordon.who()), expected, "{words} {notes:?}");
     }
 
@@ -223,5 +236,20 @@ mod tests {
         let shown = "draining 1 pod | default/web-1 is refused: PDB web | -";
         check("", &[draining, ("reboot-status", &here)], shown);
         check("", &[draining, ("reboot-status", &gone)], "draining 1 pod | its pods to end | -");
+    }
+
+    #[test]
+    fn a_budget_that_is_spent_is_named_before_anything_else() {
+        let node = node("cordoned", &[("reboot-in-progress", GRANTED)]);
+        let check = |pod: &PodSeen, pdb: &PdbSeen, expected: &str| {
+            assert_eq!(Sight::of(&node, &[pod], &[pdb]).waits_for, expected);
+        };
+        let pod = PodSeen { namespace: "default".to_owned(), ..PodSeen::default() };
+        let pdb = PdbSeen { namespace: "default".to_owned(), name: "web".to_owned(), ..PdbSeen::default() };
+        let elsewhere = PdbSeen { namespace: "other".to_owned(), ..pdb.clone() };
+        check(&pod, &pdb, "PodDisruptionBudget web: not now");
+        check(&pod, &elsewhere, "its pods to end");
+        check(&PodSeen { terminating: true, ..pod.clone() }, &pdb, "its pods to end");
+        assert_eq!(Sight::of(&node, &[], &[&pdb]).waits_for, "its agent to go on");
     }
 }

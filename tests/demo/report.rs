@@ -65,21 +65,20 @@ pub(crate) fn checks(evidence: &Evidence<'_>) -> Vec<Check> {
     let (evicted, refused) = evictions(evidence.requests);
     let mut checks = vec![
         check(QUOTA, format!("never more than {nodes} out of service at a time")),
-        check(
-            PDB,
-            format!(
-                "no pod was evicted against its PodDisruptionBudget ({evicted} evicted, {refused} refusals respected)"
-            ),
-        ),
+        check(PDB, format!("no pod was evicted against its PDB ({evicted} evicted; {refused} refusals respected)")),
         check(DRAIN, "every node was cordoned and empty when it went down".to_owned()),
         check(FOREIGN, format!("the person's cordon on {cordoned} was left alone")),
         check(REBOOT, format!("every node rebooted exactly once: {} new boot IDs", new_boots(verdict))),
         check(FINAL, "every node is back in service: Ready, schedulable, no annotation left over".to_owned()),
     ];
+    // The referee does not count a node that a person has cordoned; the live view does.
+    let most = board.most_in_cycle();
+    let over = (most > *quota).then(|| format!("{most} nodes were on their way through a reboot at once"));
+    checks[0].violations.extend(over);
     let most = board.most_slots();
     let over = (most > *quota).then(|| format!("{most} slots were taken at once"));
     checks[0].violations.extend(over);
-    let taken = board.slots().iter().map(|node| format!("{node} still holds a slot"));
+    let taken = board.slots().iter().map(|slot| format!("{} still holds a slot", slot.node));
     checks.push(Check { promise: "every slot was handed back".to_owned(), violations: taken.collect() });
     if !rest.is_empty() {
         checks.push(Check { promise: "nothing else went wrong".to_owned(), violations: rest });
@@ -185,7 +184,7 @@ mod tests {
         check(judged(0, [up(), node("cordoned", &[])], &none), "never more than 1 node was out of service at a time");
         check(
             judged(1, [pdb(), pod(false), pod(true)], &none),
-            "no pod was evicted against its PodDisruptionBudget (0 evicted, 0 refusals respected)",
+            "no pod was evicted against its PDB (0 evicted; 0 refusals respected)",
         );
         let drain = "every node was cordoned and empty when it went down";
         check(judged(1, [up(), node("down", &[]), node("b", &[])], &once), drain);

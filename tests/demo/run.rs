@@ -1,9 +1,15 @@
 //! The course of the demo, from the first process to the verdict.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
-use reboot_tests::referee::{Expect, Referee};
+use reboot_tests::{
+    control_plane::binary,
+    referee::{Expect, Referee},
+};
 use tokio::{
     sync::mpsc::unbounded_channel,
     time::{Instant, timeout},
@@ -78,15 +84,11 @@ pub(crate) async fn run(
 fn greet(settings: &Settings, screen: &mut Screen) -> Result<()> {
     let Settings { nodes, quota, keep } = settings;
     let keep = if *keep { ", KEEP=1" } else { "" };
+    let pace = if *quota == 1 { "one at a time".to_owned() } else { format!("at most {quota} at a time") };
     screen.say(&Line::default().and(Style::Bold, "Reboot operator: the demo"))?;
-    let quota = if *quota == 1 { "one at a time".to_owned() } else { format!("at most {quota} at a time") };
-    let text = format!(
-        "{nodes} nodes get an update at once and have to reboot, {quota} (NODES={nodes}, QUOTA={}{keep}).",
-        settings.quota
-    );
+    let text = format!("{nodes} nodes get an update and reboot, {pace} (NODES={nodes}, QUOTA={quota}{keep}).");
     screen.say(&Line::text(text))?;
-    let text = "The API server, the D-Bus buses and the operator are real; machines and containers are simulated.";
-    screen.say(&Line::text(text))?;
+    screen.say(&Line::text("Real: the API server, D-Bus, the operator. Simulated: machines and containers."))?;
     Ok(screen.say(&Line::default())?)
 }
 
@@ -104,10 +106,10 @@ async fn catch_up(show: &mut Show, screen: &mut Screen) -> Result<()> {
 }
 
 fn report(title: &str, show: &Show, checks: &[Check], screen: &mut Screen) -> Result<()> {
-    let mut lines = vec![Line::default().and(Style::Bold, title), Line::default()];
+    let mut lines = vec![Line::default(), Line::default().and(Style::Bold, title), Line::default()];
     lines.extend(table(&show.board));
     lines.push(Line::default());
-    lines.push(Line::text("Checked by a referee that watches the API and shares no code with the operator:"));
+    lines.push(Line::text("Checked by a referee that shares no code with the operator:"));
     lines.extend(checks.iter().flat_map(Check::lines));
     lines.push(Line::default());
     lines.iter().try_for_each(|line| screen.say(line)).context("writing the summary")
@@ -117,19 +119,34 @@ fn report(title: &str, show: &Show, checks: &[Check], screen: &mut Screen) -> Re
 fn invite(stage: &Stage, screen: &mut Screen) -> Result<()> {
     let kubeconfig = stage.cluster.control_plane().kubeconfig();
     let key = "reboot-operator.io";
+    let path = kubectl_elsewhere().map(|folder| format!("\n  export PATH=$PATH:{}", folder.display()));
+    let path = path.unwrap_or_default();
     let text = format!(
         "The cluster stays up until Ctrl-C, and the live view goes on below. In another terminal:
 
-  export KUBECONFIG={}
-
+  export KUBECONFIG={}{path}
   kubectl get nodes
-  kubectl annotate node node-1 {key}/reboot-needed='new kernel'    # ask
-  kubectl annotate node node-2 {key}/reboot=now                    # force, whatever the quota says
-  kubectl annotate node node-1 {key}/reboot-paused='not today'     # stop; then ask again and see it wait
-  kubectl annotate node node-1 {key}/reboot-paused-                # go on
-  kubectl describe node node-1                                                 # annotations and Events
+  # ask for a reboot
+  kubectl annotate node node-1 {key}/reboot-needed='new kernel'
+  # force one, whatever the quota says
+  kubectl annotate node node-2 {key}/reboot=now
+  # stop: it asks and has to wait; then let it go on
+  kubectl annotate node node-3 {key}/reboot-paused='not today'
+  kubectl annotate node node-3 {key}/reboot-needed=
+  kubectl annotate node node-3 {key}/reboot-paused-
+  # what the operator says about a node: annotations and Events
+  kubectl describe node node-3
 ",
         kubeconfig.display()
     );
     text.lines().try_for_each(|line| screen.say(&Line::text(line))).context("writing to the terminal")
+}
+
+/// The folder of kubectl, where that is not on PATH.
+fn kubectl_elsewhere() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file()) {
+        return None;
+    }
+    Some(binary("kubectl").ok()?.parent()?.to_owned())
 }

@@ -29,6 +29,8 @@ pub(crate) struct Screen {
 /// How often a picture is drawn: often enough for tenths of seconds to run.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
 const SPINNER: [char; 4] = ['|', '/', '-', '\\'];
 
 impl Screen {
@@ -113,7 +115,9 @@ impl Screen {
     {
         self.log(what)?;
         let began = Instant::now();
-        let mut tick = interval(TICK);
+        // A log needs a sign of life, a terminal something that moves.
+        let mut tick = interval(if self.is_terminal() { TICK } else { SIGN_OF_LIFE });
+        tick.reset();
         let mut work = pin!(work);
         let mut spin = SPINNER.iter().cycle();
         let result = loop {
@@ -123,6 +127,7 @@ impl Screen {
                     let mark = format!("  {} ", spin.next().unwrap_or(&' '));
                     let time = duration(began.elapsed());
                     self.draw(&[Line::default().and(Style::Cyan, mark).and(Style::Plain, format!("{what}  {time}"))])?;
+                    self.log("...")?;
                 }
             }
         };

@@ -1,6 +1,6 @@
 //! What can be set, as environment variables (`NODES=3 make demo`) or as flags.
 
-use clap::{CommandFactory as _, Parser, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, builder::FalseyValueParser, error::ErrorKind};
 
 /// Watch simulated nodes take an update and reboot, no more of them at a time than the quota
 #[derive(Clone, Debug, Parser)]
@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     pub(crate) quota: usize,
 
     /// Leave the cluster up afterwards, to play with it until Ctrl-C
-    #[arg(long, env = "KEEP", hide_env_values = true)]
+    #[arg(long, env = "KEEP", value_parser = FalseyValueParser::new(), hide_env_values = true)]
     pub(crate) keep: bool,
 }
 

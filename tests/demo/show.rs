@@ -7,7 +7,10 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{BoxStream, select_all},
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Node, Pod},
+    policy::v1::PodDisruptionBudget,
+};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -15,6 +18,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use reboot_tests::referee::history::PdbSeen;
 use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    board::{Board, Happened, Row},
+    board::{Board, Happened, Row, Slot},
     line::{Line, Style, duration},
     phase::{Cordon, Phase},
     screen::{Screen, TICK},
@@ -38,13 +42,12 @@ pub(crate) struct Show {
     pub(crate) board: Board,
     events: BoxStream<'static, Happened>,
     notes: UnboundedReceiver<String>,
-    quota: usize,
 }
 
 impl Show {
     /// Starts to watch; `notes` are lines to show in between.
     pub(crate) fn new(client: &Client, quota: usize, notes: UnboundedReceiver<String>) -> Self {
-        Self { board: Board::default(), events: events(client), notes, quota }
+        Self { board: Board::new(quota), events: events(client), notes }
     }
 
     /// Shows what happens, for as long as it is polled.
@@ -68,7 +71,7 @@ impl Show {
 
     /// Draws the state once more.
     pub(crate) fn draw(&self, screen: &mut Screen) -> Result<()> {
-        let picture = picture(&self.board, self.quota, screen.elapsed());
+        let picture = picture(&self.board, screen.elapsed());
         screen.draw(&picture).context("writing to the terminal")
     }
 
@@ -86,13 +89,15 @@ fn events(client: &Client) -> BoxStream<'static, Happened> {
     let everything = watcher::Config::default;
     let nodes = watcher(Api::all(client.clone()), everything()).default_backoff();
     let pods = watcher(Api::all(client.clone()), everything()).default_backoff();
+    let pdbs = watcher(Api::all(client.clone()), everything()).default_backoff();
     let (namespace, name) = LEDGER;
     let ledger = everything().fields(&format!("metadata.name={name}"));
     let ledger = watcher(Api::namespaced(client.clone(), namespace), ledger).default_backoff();
     let all = select_all([
         nodes.map_ok(|event| Happened::Node(seen(event, |node: &Node| node.into()))).boxed(),
         pods.map_ok(|event| Happened::Pod(seen(event, |pod: &Pod| pod.into()))).boxed(),
-        ledger.map_ok(|event| Happened::Slots(seen(event, holders))).boxed(),
+        pdbs.map_ok(|event| Happened::Pdb(seen(event, budget))).boxed(),
+        ledger.map_ok(|event| Happened::Slots(seen(event, slots))).boxed(),
     ]);
     all.filter_map(async |event| event.ok()).boxed()
 }
@@ -109,19 +114,26 @@ fn seen<K: Resource, T>(event: Event<K>, see: impl Fn(&K) -> T) -> Event<(String
     }
 }
 
-/// The nodes in the ledger; a ledger that cannot be read shows none.
-fn holders(map: &ConfigMap) -> Vec<String> {
+/// A PDB and how many pods it lets go now.
+fn budget(pdb: &PodDisruptionBudget) -> (PdbSeen, i32) {
+    (pdb.into(), pdb.status.as_ref().map_or(0, |status| status.disruptions_allowed))
+}
+
+/// The slots of the ledger; one that cannot be read shows none.
+fn slots(map: &ConfigMap) -> Vec<Slot> {
     let text = map.data.as_ref().and_then(|data| data.get("ledger"));
     let ledger: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let slots = ledger["slots"].as_array().into_iter().flatten();
-    slots.filter_map(|slot| Some(slot["node"].as_str()?.to_owned())).collect()
+    let slot = |slot: &Value| {
+        let forced = slot["id"].as_str().is_some_and(|id| id.contains(".now-"));
+        Some(Slot { node: slot["node"].as_str()?.to_owned(), forced })
+    };
+    slots.filter_map(slot).collect()
 }
 
-fn picture(board: &Board, quota: usize, now: Duration) -> Vec<Line> {
+fn picture(board: &Board, now: Duration) -> Vec<Line> {
     let done = board.rows().filter(|(_, row)| row.sight.phase == Phase::Done).count();
-    let slots = board.slots();
-    let holders = if slots.is_empty() { String::new() } else { format!(" ({})", slots.join(", ")) };
-    let header = format!("slots in use: {} of {quota}{holders}", slots.len());
+    let header = format!("slots in use: {}", board.slots_in_words());
     let rest = format!("   done: {done} of {}   elapsed: {}", board.rows().count(), duration(now));
     let width = board.rows().map(|(_, row)| row.sight.words.len()).fold(18, usize::max);
     let titles = format!("  {:<7}  {:<width$}  {:>6}  {:<6}  WAITS FOR", "NODE", "PHASE", "FOR", "CORDON");
@@ -132,7 +144,6 @@ fn picture(board: &Board, quota: usize, now: Duration) -> Vec<Line> {
         Line::default().and(Style::Dim, titles),
     ];
     lines.extend(board.rows().map(|(name, row)| line(name, row, width, now)));
-    lines.push(Line::default());
     lines
 }
 
@@ -165,18 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn the_holders_of_slots_are_read_from_the_ledger() {
-        assert_eq!(
-            holders(&ledger(r#"{"slots":[{"node":"node-2","id":"a.7"},{"node":"node-1"}]}"#)),
-            ["node-2", "node-1"]
-        );
-        assert_eq!(holders(&ledger("{")), [""; 0]);
-        assert_eq!(holders(&ConfigMap::default()), [""; 0]);
+    fn the_slots_are_read_from_the_ledger() {
+        let slot = |node: &str, forced| Slot { node: node.to_owned(), forced };
+        let text = r#"{"slots":[{"node":"node-2","id":"a.7"},{"node":"node-1","id":"b.now-8"},{"node":"node-3"}]}"#;
+        assert_eq!(slots(&ledger(text)), [slot("node-2", false), slot("node-1", true), slot("node-3", false)]);
+        assert_eq!(slots(&ledger("{")), []);
+        assert_eq!(slots(&ConfigMap::default()), []);
     }
 
     #[test]
     fn columns_are_aligned_and_fit_a_terminal_of_80() {
-        let mut board = Board::default();
+        let mut board = Board::new(1);
         let waiting = r#"{"reason":"QuotaUsed","message":"the quota of 1 is used; its turn will come"}"#;
         for (name, notes) in [("node-1", vec![]), ("node-10", vec![("reboot-waiting", waiting)])] {
             let notes = notes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -189,7 +199,7 @@ mod tests {
             let event = Event::Apply((name.to_owned(), node));
             board.happened(Happened::Node(event), Duration::from_secs(1));
         }
-        let picture = picture(&board, 1, Duration::from_secs(3));
+        let picture = picture(&board, Duration::from_secs(3));
         let text: Vec<_> = picture.iter().map(|line| line.render(79, false)).collect();
         let expected = [
             "",
@@ -197,8 +207,7 @@ mod tests {
             "",
             "  NODE     PHASE                  FOR  CORDON  WAITS FOR",
             "  node-1   idle                  2.0s  -",
-            "  node-10  waiting: QuotaUsed    2.0s  -       the quota of 1 is used; its turn will c…",
-            "",
+            "  node-10  waiting: QuotaUsed    2.0s  -       the quota of 1 is used; its tur…",
         ];
         assert_eq!(text, expected);
     }

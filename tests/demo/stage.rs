@@ -25,10 +25,10 @@ pub(crate) const VERSION: &str = "4152.2.1";
 
 const CALL: Duration = Duration::from_secs(10);
 
-/// A machine of 3.2 s: fast, and slow enough to be watched.
+/// Fast, and slow enough to be watched.
 const REBOOTS: Reboots = Reboots {
     farewell: reboot_tests::nodes::Farewell::NotReady,
-    down: Duration::from_millis(2200),
+    down: Duration::from_secs(2),
     kubelet: Duration::from_millis(300),
     settling: Duration::from_millis(700),
     takes_update: true,
@@ -49,10 +49,10 @@ impl Stage {
     pub(crate) async fn set(settings: &Settings, dir: &Path, screen: &mut Screen) -> Result<Self> {
         let nodes = settings.nodes;
         let options = SimOptions { nodes, reboots: REBOOTS, ..SimOptions::default() };
-        let what = format!("start a Kubernetes control plane and {nodes} simulated nodes (10 to 20 s)");
+        let what = format!("start a Kubernetes control plane and {nodes} simulated nodes");
         let mut cluster = screen.during(&what, SimCluster::start(dir, options)).await?;
         let client = cluster.client();
-        let what = "apply the manifests; deploy web, api and worker, two of them with a PodDisruptionBudget";
+        let what = "install the manifests, and Deployments with PodDisruptionBudgets";
         let deployed = deploy(&client, nodes);
         let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
         let installed = cluster.install(&manifests);
@@ -65,15 +65,12 @@ impl Stage {
     /// A person cordons a node, the operator starts, and every node hears of an update.
     pub(crate) async fn begin(&mut self, settings: &Settings, referee: &Referee, screen: &mut Screen) -> Result<()> {
         let person = self.person_cordons(referee);
-        let what = format!("a person cordons {}: the operator has to leave that cordon alone", self.cordoned);
+        let what = format!("a person cordons {}; that cordon is not the operator's to remove", self.cordoned);
         screen.during(&what, person).await?;
         let quota = settings.quota.to_string();
         self.controller = Some(self.cluster.spawn_controller("controller", &["--max-unavailable", &quota])?);
         self.cluster.start_agents(&[])?;
-        let what = format!(
-            "start reboot-controller and {} reboot-agents; update_engine on every node announces {VERSION}",
-            settings.nodes
-        );
+        let what = format!("start the controller and {} agents; update_engine announces {VERSION}", settings.nodes);
         screen.during(&what, self.cluster.announce_update(VERSION)).await
     }
 
@@ -82,12 +79,11 @@ impl Stage {
         let Some(controller) = &mut self.controller else { return pending().await };
         loop {
             if let Some(status) = controller.ended()? {
-                bail!("the controller ended ({status}); its last words:\n{}", controller.log_tail(5));
+                bail!("the controller ended ({status}){}", last_words(controller.log()));
             }
             for machine in self.cluster.machines() {
                 if let Some(status) = machine.agent_ended()? {
-                    let log = machine.agent_log().display();
-                    bail!("the agent of {} ended ({status}); its log is {log}", machine.node().name());
+                    bail!("the agent of {} ended ({status}){}", machine.node().name(), last_words(machine.agent_log()));
                 }
             }
             if let Some(failure) = self.cluster.failures().first() {
@@ -119,10 +115,18 @@ pub(crate) async fn person_returns(
     // Long enough to be seen: the node is back, and still cordoned.
     sleep(Duration::from_secs(1)).await;
     referee.declare(Declaration::ForeignCordonEnds(node.clone())).await?;
-    cordon(&client, &node, false).await?;
     // The receiver is gone only when all is over.
-    let _unheard = notes.send(format!("the person uncordons {node}; now the others get their turn"));
+    let _unheard = notes.send(format!("the person uncordons {node}: it no longer uses up the quota"));
+    cordon(&client, &node, false).await?;
     pending().await
+}
+
+/// The end of a log, to be added to a sentence.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(5)..].join("\n");
+    if tail.is_empty() { String::new() } else { format!("; its last words:\n{tail}") }
 }
 
 async fn cordon(client: &Client, node: &str, cordoned: bool) -> Result<()> {

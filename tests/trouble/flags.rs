@@ -57,7 +57,7 @@ async fn what_is_missing_or_unknown_is_named() {
     check(AGENT, &["--node-name", "a", "--log-format", "xml"], &["text", "json"]).await;
     check(CONTROLLER, &["--node-selector", "a in (b"], &["--node-selector"]).await;
     check(CONTROLLER, &["--listen", "8080"], &["--listen"]).await;
-    check(CONTROLLER, &["--max-unavailabel", "1"], &["--max-unavailable"]).await;
+    check(CONTROLLER, &["--max-unavailabel", "1"], &["--max-unavailabel"]).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The operator in trouble.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod company;
 mod flags;
 mod ledger;
 mod outages;

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use reboot_tests::{
@@ -70,6 +70,24 @@ impl<'a> Site<'a> {
     pub(crate) async fn uncordon(self) {
         self.world.declare(Declaration::ForeignCordonEnds(self.name().to_owned())).await;
         self.world.kubectl(&["uncordon", self.name()]).await;
+    }
+
+    /// A person deletes the Node; the machine and its agent run on.
+    pub(crate) async fn delete(self) -> Node {
+        let nodes: Api<Node> = Api::all(self.world.client());
+        let node = nodes.get(self.name()).await.unwrap();
+        self.world.kubectl(&["delete", "node", self.name()]).await;
+        node
+    }
+
+    /// The same machine registers again, as another Node, of which a reboot is asked at once.
+    pub(crate) async fn register_anew(self, mut node: Node) {
+        let annotations = [(format!("{PREFIX}reboot-needed"), "asked of the new Node".to_owned())];
+        let (name, labels) = (node.metadata.name.take(), node.metadata.labels.take());
+        node.metadata = ObjectMeta { name, labels, annotations: Some(annotations.into()), ..ObjectMeta::default() };
+        node.spec = None;
+        let nodes: Api<Node> = Api::all(self.world.client());
+        nodes.create(&PostParams::default(), &node).await.unwrap();
     }
 
     /// Puts a pod on the node whose eviction is accepted, and which then stays until [`Site::release`]: it holds every

@@ -61,6 +61,8 @@ struct Event {
 
 #[derive(Deserialize)]
 struct User {
+    /// Empty for whoever could not be authenticated.
+    #[serde(default)]
     username: String,
 }
 

@@ -53,12 +53,9 @@ pub(super) async fn install(
     control_plane.kubeconfig_for_token(CONTROLLER, &token)
 }
 
-/// Runs `kubectl apply`, with the kubectl on PATH or, where there is none, the one beside the control plane.
+/// Runs `kubectl apply`, with the kubectl beside the control plane or, where there is none, the one on PATH.
 async fn apply(kubeconfig: &Path, manifests: &Path) -> Result<()> {
-    let on_path = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join("kubectl").is_file())
-    });
-    let kubectl = if on_path { PathBuf::from("kubectl") } else { binary("kubectl")? };
+    let kubectl = binary("kubectl").unwrap_or_else(|_| "kubectl".into());
     let mut command = Command::new(kubectl);
     command.arg("--kubeconfig").arg(kubeconfig).args(["apply", "-f"]).arg(manifests);
     // In a group of its own: a Ctrl-C in the terminal is for the test, which then drops this.

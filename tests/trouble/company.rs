@@ -1,0 +1,191 @@
+//! What else goes on while a node is rebooted: other writers, a second agent, restarts, pods of every kind, other nodes
+//! that are down.
+
+use std::{process::Command, time::Duration};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use reboot_tests::{
+    call::until,
+    nodes::Farewell,
+    process::Process,
+    referee::{Expect, history::NodeSeen},
+    sim::program,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    site::{Site, phase, value},
+    world::{LIMIT, World, claims},
+};
+
+#[tokio::test]
+async fn a_cycle_goes_its_way_whatever_else_goes_on() {
+    let claims = claims![
+        a_drain_waits_for_slow_pods_and_a_refusal_stops_no_other_eviction,
+        what_is_not_to_be_evicted_stays,
+        a_restarted_agent_goes_on_with_the_drain,
+        a_restarted_agent_leaves_a_persons_cordon_alone,
+        other_writers_are_no_obstacle_and_lose_nothing,
+        two_agents_of_one_node_do_what_one_does,
+    ];
+    let nodes = claims.len();
+    World::start(nodes, nodes).await.hold(claims).await;
+}
+
+async fn a_drain_waits_for_slow_pods_and_a_refusal_stops_no_other_eviction(site: Site<'_>) -> usize {
+    site.block().await;
+    let names = [1, 2, 3].map(|number| format!("slow-{number}"));
+    for name in &names {
+        let annotations = json!({"testbed/termination": "2s"});
+        create(site, json!({"metadata": {"name": name, "annotations": annotations}})).await;
+    }
+    site.ask().await;
+    for name in &names {
+        let gone = |pod: Option<&Pod>| pod.is_none();
+        until(LIMIT, format!("{name} to be gone"), pods(site), name, gone).await.unwrap();
+    }
+    let seen = site.until_status("PodDisruptionBudget").await;
+    assert_eq!(phase(&seen), "draining");
+    site.unblock().await;
+    site.until_rebooted().await;
+    1
+}
+
+async fn what_is_not_to_be_evicted_stays(site: Site<'_>) -> usize {
+    let mirror = json!({"kubernetes.io/config.mirror": "0123", "kubernetes.io/config.source": "file"});
+    create(site, json!({"metadata": {"name": "mirror", "annotations": mirror}})).await;
+    create(site, json!({"metadata": {"name": "finished"}})).await;
+    let ended = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    pods(site).patch_status("finished", &PatchParams::default(), &ended).await.unwrap();
+    // The third kind is the agent's own, of its DaemonSet.
+    let before = here(site).await;
+    assert_eq!(before.len(), 3, "{before:?}");
+    site.ask().await;
+    site.until_rebooted().await;
+    assert_eq!(here(site).await, before);
+    for name in ["mirror", "finished"] {
+        pods(site).delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+    1
+}
+
+async fn a_restarted_agent_goes_on_with_the_drain(site: Site<'_>) -> usize {
+    let id = |node: &NodeSeen| value(node, "reboot-in-progress")["id"].clone();
+    let begun = site.drain_held().await;
+    site.machine.restart_agent().unwrap();
+    site.release().await;
+    assert_eq!(site.until_rebooted().await["id"], id(&begun));
+    1
+}
+
+async fn a_restarted_agent_leaves_a_persons_cordon_alone(site: Site<'_>) -> usize {
+    site.cordon().await;
+    site.machine.restart_agent().unwrap();
+    site.annotate("reboot-paused", "so that nothing but an answer comes").await;
+    site.ask().await;
+    let seen = site.until("to be answered", |node| node.notes.contains_key("reboot-request")).await;
+    assert!(seen.cordoned, "{seen:?}");
+    site.remove("reboot-needed").await;
+    site.remove("reboot-paused").await;
+    site.uncordon().await;
+    0
+}
+
+async fn other_writers_are_no_obstacle_and_lose_nothing(site: Site<'_>) -> usize {
+    let nodes: Api<Node> = Api::all(site.world.client());
+    let write = async |number: usize| {
+        let annotations = json!({"example.com/counter": number.to_string()});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        nodes.patch(site.name(), &PatchParams::default(), &patch).await.unwrap()
+    };
+    site.ask().await;
+    let mut written = 0;
+    let rebooted = async {
+        site.until_rebooted().await;
+    };
+    let writing = async {
+        loop {
+            written += 1;
+            let node = write(written).await;
+            assert_eq!(node.annotations()["example.com/counter"], written.to_string());
+            // As fast as a careless controller, so that most of what the agent decides is stale when it is written.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = rebooted => {}
+        () = writing => {}
+    }
+    let node = nodes.get(site.name()).await.unwrap();
+    assert_eq!(node.annotations()["example.com/counter"], written.to_string());
+    1
+}
+
+async fn two_agents_of_one_node_do_what_one_does(site: Site<'_>) -> usize {
+    let node = site.machine.node();
+    let own = site.world.cluster.control_plane().kubeconfig_of(&format!("reboot-agent-{}", site.name())).unwrap();
+    let mut command = Command::new(program("reboot-agent", "REBOOT_AGENT_BIN").unwrap());
+    command.args(["--node-name", site.name(), "--bus-address", site.machine.bus_address()]);
+    command.args(["--min-uptime", "0s", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(own);
+    command.arg("--boot-id-file").arg(node.files().boot_id());
+    command.arg("--os-release-file").arg(node.files().os_release());
+    let second = Process::spawn("second agent", command, &node.files().dir().join("second.log")).unwrap();
+    site.stays_down();
+    site.drain_held().await;
+    site.release().await;
+    site.until("to go down", |node| !node.ready).await;
+    // It goes down with the machine.
+    drop(second);
+    site.machine.bring_back().await.unwrap();
+    site.until_rebooted().await;
+    1
+}
+
+/// Two nodes, one slot.
+#[tokio::test]
+async fn a_node_that_is_down_uses_the_quota_up() {
+    let world = World::start(2, 1).await;
+    let [asks, down] = [1, 2].map(|number| world.site(number));
+    for farewell in [Farewell::Unknown, Farewell::NotReady] {
+        down.machine.node().go_down(farewell).await.unwrap();
+        asks.ask().await;
+        let waiting = asks.until_waiting("QuotaUsed").await;
+        assert_eq!(waiting["blocker"], down.name(), "{waiting}");
+        assert!(!asks.seen().await.notes.contains_key("reboot"));
+        down.machine.node().report().await.unwrap();
+        asks.until_rebooted().await;
+    }
+    // But it may itself be rebooted: that costs nothing more.
+    down.machine.node().go_down(Farewell::NotReady).await.unwrap();
+    down.ask().await;
+    down.until_rebooted().await;
+    world.ends(&Expect::default().rebooted("node-1", 2).rebooted("node-2", 1)).await;
+}
+
+async fn create(site: Site<'_>, mut pod: Value) {
+    pod["spec"] = json!({"nodeName": site.name(), "containers": [{"name": "main", "image": "testbed"}]});
+    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+    pods(site).create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let running = |pod: Option<&Pod>| {
+        let status = pod.and_then(|pod| pod.status.as_ref());
+        status.and_then(|status| status.phase.as_deref()) == Some("Running")
+    };
+    until(LIMIT, format!("{name} to run"), pods(site), &name, running).await.unwrap();
+}
+
+fn pods(site: Site<'_>) -> Api<Pod> {
+    Api::default_namespaced(site.world.client())
+}
+
+/// The pods on the node, by UID.
+async fn here(site: Site<'_>) -> Vec<String> {
+    let all: Api<Pod> = Api::all(site.world.client());
+    let here = ListParams::default().fields(&format!("spec.nodeName={}", site.name()));
+    let mut uids: Vec<_> = all.list(&here).await.unwrap().items.iter().filter_map(kube::ResourceExt::uid).collect();
+    uids.sort_unstable();
+    uids
+}
