@@ -230,7 +230,6 @@ impl Play {
             Asked => self.stage.uncordon(&self.spare).await,
             SlotTaken => self.replace_controller(Vec::new()).await,
             Granted if blow == KillController => machine.restart_agent().unwrap(),
-            Granted => {}
             Draining => self.stage.weigh_anchor(node).await,
             Committed => {
                 machine.logind().resume().await.unwrap();
@@ -246,7 +245,7 @@ impl Play {
             }
             Booted => machine.node().report().await.unwrap(),
             Finished if self.controller.is_none() => self.replace_controller(Vec::new()).await,
-            Finished => {}
+            Granted | Finished => {}
         }
     }
 

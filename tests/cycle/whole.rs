@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use reboot_tests::{
     referee::Expect,
     workload::{self, Workload},
@@ -47,5 +47,5 @@ async fn check(quota: usize) {
 async fn daemon_pods(client: &Client) -> BTreeSet<Option<String>> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let pods = pods.list(&ListParams::default().labels("app=everywhere")).await.unwrap();
-    pods.items.iter().map(|pod| pod.uid()).collect()
+    pods.items.iter().map(ResourceExt::uid).collect()
 }

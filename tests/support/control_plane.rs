@@ -261,7 +261,8 @@ async fn first_sign(etcd: &mut Process, apiserver: &mut Process, ca: &Path) -> R
                 None => {}
             }
         }
-        if ca.is_file() {
+        // It writes the key after the certificate: when there is a key, the certificate is complete.
+        if ca.with_extension("key").is_file() {
             return Ok(true);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

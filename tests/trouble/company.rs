@@ -1,7 +1,6 @@
-//! What else goes on while a node is rebooted: other writers, a second agent, restarts, pods of every kind, other nodes
-//! that are down.
+//! What else goes on while a node is rebooted: other writers, restarts, pods of every kind, other nodes that are down.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
@@ -11,9 +10,7 @@ use kube::{
 use reboot_tests::{
     call::until,
     nodes::Farewell,
-    process::Process,
-    referee::{Expect, history::NodeSeen},
-    sim::program,
+    referee::{Declaration, Expect, history::NodeSeen},
 };
 use serde_json::{Value, json};
 
@@ -30,7 +27,6 @@ async fn a_cycle_goes_its_way_whatever_else_goes_on() {
         a_restarted_agent_goes_on_with_the_drain,
         a_restarted_agent_leaves_a_persons_cordon_alone,
         other_writers_are_no_obstacle_and_lose_nothing,
-        two_agents_of_one_node_do_what_one_does,
     ];
     let nodes = claims.len();
     World::start(nodes, nodes).await.hold(claims).await;
@@ -97,51 +93,25 @@ async fn a_restarted_agent_leaves_a_persons_cordon_alone(site: Site<'_>) -> usiz
 
 async fn other_writers_are_no_obstacle_and_lose_nothing(site: Site<'_>) -> usize {
     let nodes: Api<Node> = Api::all(site.world.client());
-    let write = async |number: usize| {
-        let annotations = json!({"example.com/counter": number.to_string()});
-        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-        nodes.patch(site.name(), &PatchParams::default(), &patch).await.unwrap()
-    };
-    site.ask().await;
-    let mut written = 0;
-    let rebooted = async {
-        site.until_rebooted().await;
-    };
+    // As fast as a careless controller, so that much of what the agent decides is stale when it is written.
     let writing = async {
-        loop {
-            written += 1;
-            let node = write(written).await;
-            assert_eq!(node.annotations()["example.com/counter"], written.to_string());
-            // As fast as a careless controller, so that most of what the agent decides is stale when it is written.
+        for number in 1_usize.. {
+            let key = |number: usize| format!("example.com/{}", number % 2);
+            let patch = json!({"metadata": {"annotations": {(key(number)): number.to_string()}}});
+            let node = nodes.patch(site.name(), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+            let before = node.annotations().get(&key(number - 1)).map(String::as_str);
+            assert!(number == 1 || before == Some((number - 1).to_string().as_str()), "{number} after {before:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    };
+    let rebooted = async {
+        site.ask().await;
+        site.until_rebooted().await;
     };
     tokio::select! {
         () = rebooted => {}
         () = writing => {}
     }
-    let node = nodes.get(site.name()).await.unwrap();
-    assert_eq!(node.annotations()["example.com/counter"], written.to_string());
-    1
-}
-
-async fn two_agents_of_one_node_do_what_one_does(site: Site<'_>) -> usize {
-    let node = site.machine.node();
-    let own = site.world.cluster.control_plane().kubeconfig_of(&format!("reboot-agent-{}", site.name())).unwrap();
-    let mut command = Command::new(program("reboot-agent", "REBOOT_AGENT_BIN").unwrap());
-    command.args(["--node-name", site.name(), "--bus-address", site.machine.bus_address()]);
-    command.args(["--min-uptime", "0s", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(own);
-    command.arg("--boot-id-file").arg(node.files().boot_id());
-    command.arg("--os-release-file").arg(node.files().os_release());
-    let second = Process::spawn("second agent", command, &node.files().dir().join("second.log")).unwrap();
-    site.stays_down();
-    site.drain_held().await;
-    site.release().await;
-    site.until("to go down", |node| !node.ready).await;
-    // It goes down with the machine.
-    drop(second);
-    site.machine.bring_back().await.unwrap();
-    site.until_rebooted().await;
     1
 }
 
@@ -160,6 +130,7 @@ async fn a_node_that_is_down_uses_the_quota_up() {
         asks.until_rebooted().await;
     }
     // But it may itself be rebooted: that costs nothing more.
+    world.declare(Declaration::Broken(down.name().to_owned())).await;
     down.machine.node().go_down(Farewell::NotReady).await.unwrap();
     down.ask().await;
     down.until_rebooted().await;

@@ -79,6 +79,26 @@ async fn a_new_controller_does_not_believe_a_restored_ledger() {
     world.ends(&Expect::rebooted_once(["node-1", "node-2"])).await;
 }
 
+#[tokio::test]
+async fn a_ledger_that_cannot_be_rebuilt_is_said_on_every_node_that_waits() {
+    let world = World::start(2, 1).await;
+    world.until_slots(&[]).await;
+    let immutable = json!({"immutable": true, "data": {"ledger": "{"}});
+    maps(&world).patch(NAME, &PatchParams::default(), &Patch::Merge(immutable)).await.unwrap();
+    let sites = [1, 2].map(|number| world.site(number));
+    for site in sites {
+        site.ask().await;
+        let waiting = site.until_waiting("LedgerLost").await;
+        site.until_event("Warning", "RebootWaiting", "LedgerLost").await;
+        assert!(!site.seen().await.notes.contains_key("reboot"), "{waiting}");
+    }
+    maps(&world).delete(NAME, &DeleteParams::default()).await.unwrap();
+    for site in sites {
+        site.until_rebooted().await;
+    }
+    world.ends(&Expect::rebooted_once(["node-1", "node-2"])).await;
+}
+
 async fn do_damage(world: &World, damage: Damage, copy: &ConfigMap) {
     let patch = |ledger: Value| json!({"data": {"ledger": ledger}});
     let merge = match damage {

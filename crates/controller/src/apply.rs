@@ -128,9 +128,13 @@ impl Executor {
         Ok(Applied::Changed)
     }
 
+    /// The Node first and the ledger after it, both afresh: another controller writes the slot before the grant, so a
+    /// grant that is seen here and has no slot then has none.
     async fn expel(&mut self, name: &str, now: Now) -> Result<Applied, CallError> {
+        let node = self.nodes.read(name).await?;
+        self.slots.forget();
         let Some(ledger) = self.ledger().await? else { return Ok(Applied::Changed) };
-        match self.nodes.read(name).await? {
+        match node {
             Some(node) if ledger::is_stray(&node, ledger.slot(name)) => {
                 warn!(node = name, "removing a grant that the ledger knows nothing of");
                 self.fence(&node, Withdrawal::NotWritten, now).await?;

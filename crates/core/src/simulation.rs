@@ -122,5 +122,5 @@ fn left_over(world: &World, asked: &[Option<BootId>]) -> String {
 
 #[test]
 fn every_promise_holds_and_every_node_that_asks_is_rebooted() {
-    check(0..3000);
+    check(0..2500);
 }
