@@ -59,6 +59,7 @@ async fn a_controller_killed_in_any_phase_changes_nothing_in_the_end() {
     check(&phases.map(|phase| (phase, KillController))).await;
 }
 
+// On a machine that is down there is no agent: every cycle kills one there.
 #[tokio::test]
 async fn an_agent_killed_in_any_phase_changes_nothing_in_the_end() {
     let phases = [Asked, SlotTaken, Granted, Draining, Committed, Called, Booted, Finished];

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    authorization::v1::SubjectAccessReview,
+    core::v1::{Node, Pod},
+};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -16,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     site::{Site, phase, value},
-    world::{LIMIT, World, claims},
+    world::{LIMIT, NAMESPACE, World, claims},
 };
 
 #[tokio::test]
@@ -27,6 +30,7 @@ async fn a_cycle_goes_its_way_whatever_else_goes_on() {
         a_restarted_agent_goes_on_with_the_drain,
         a_restarted_agent_leaves_a_persons_cordon_alone,
         other_writers_are_no_obstacle_and_lose_nothing,
+        other_accounts_of_the_namespace_may_do_nothing,
     ];
     let nodes = claims.len();
     World::start(nodes, nodes).await.hold(claims).await;
@@ -113,6 +117,23 @@ async fn other_writers_are_no_obstacle_and_lose_nothing(site: Site<'_>) -> usize
         () = writing => {}
     }
     1
+}
+
+async fn other_accounts_of_the_namespace_may_do_nothing(site: Site<'_>) -> usize {
+    let reviews: Api<SubjectAccessReview> = Api::all(site.world.client());
+    for (verb, group, resource) in
+        [("patch", "", "nodes"), ("list", "", "nodes"), ("list", "", "pods"), ("update", "", "configmaps")]
+    {
+        let review = json!({"spec": {
+            "user": format!("system:serviceaccount:{NAMESPACE}:default"),
+            "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"],
+            "resourceAttributes": {"verb": verb, "group": group, "resource": resource, "namespace": NAMESPACE},
+        }});
+        let review = serde_json::from_value(review).unwrap();
+        let status = reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap();
+        assert!(!status.allowed, "{verb} {resource}: {status:?}");
+    }
+    0
 }
 
 /// Two nodes, one slot.

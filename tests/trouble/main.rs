@@ -25,7 +25,7 @@
 //! | two controllers grant one after the other what is there once | `cycle::two` |
 //! | a deletion that was not seen as it happened is a crash | `outages::a_node_that_is_replaced_while_nobody_can_see_it_is_another_node` |
 //! | what was there before the agent is not seen before the next change | `values::a_node_without_an_agent_waits_and_says_so` |
-//! | every account of its namespace has its rights | `cycle::rights` |
+//! | every account of its namespace has its rights | `company::other_accounts_of_the_namespace_may_do_nothing` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod company;

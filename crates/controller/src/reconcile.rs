@@ -103,9 +103,9 @@ impl Reconciler {
                 Err(error) => {
                     self.executor.slots.forget();
                     state.failures = state.failures.saturating_add(1);
-                    // A write may be made and its answer lost: then the change that is seen next is our own, and whoever
-                    // hurries because of it writes again, without end.
-                    state.patient = error.is_unknown() && state.failures > 1;
+                    // The change that is seen next may be our own: a write whose answer was lost, or one that was made
+                    // before the one that failed. Whoever hurries because of it fails again, without end.
+                    state.patient = !matches!(error, CallError::Conflict(_)) && state.failures > 1;
                     let Some(delay) = self.after(&error, state) else { continue };
                     return Some(delay);
                 }
