@@ -49,7 +49,7 @@ test: control-plane style dev-binaries ## Run format check, lints and all tests
 	cargo test --locked --workspace
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
-	@$(DEV_BINARIES)/bench
+	@REBOOT_AGENT_BIN=bin/reboot-agent REBOOT_CONTROLLER_BIN=bin/reboot-controller $(DEV_BINARIES)/bench
 
 # Advisories are left out: a new one would break a change that has nothing to do with it.
 lint: style ## Check format, lints, licences, duplicate crates and shell scripts, as far as the tools are installed

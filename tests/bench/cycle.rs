@@ -15,7 +15,7 @@ use reboot_tests::workload::Workload;
 
 use crate::table::Table;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const LAST_REBOOT: &str = "reboot-operator.io/last-reboot";
 const DRAINS: usize = 5;
 

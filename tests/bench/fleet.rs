@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::mebibytes;
 use crate::table::Table;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const PREFIX: &str = "reboot-operator.io";
 const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
 

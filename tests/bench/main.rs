@@ -2,6 +2,12 @@
 //!
 //! Nothing here passes or fails: a machine's speed is no test. Where a figure can be a count or a ratio, it is one.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a table on stdout and progress on stderr are what it is for"
+)]
+
 mod cycle;
 mod fleet;
 mod idle;

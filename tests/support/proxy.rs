@@ -76,8 +76,8 @@ struct Shared {
 
 type Answer = Response<UnsyncBoxBody<Bytes, anyhow::Error>>;
 
-/// A broken watch shows the rest of its answer nevertheless; a broken write may take this long to reach the store.
-const FORWARD: Duration = Duration::from_secs(60);
+/// How long the API server may take to begin an answer: longer than the operator waits for one.
+const FORWARD: Duration = Duration::from_mins(1);
 
 impl Proxy {
     /// Starts one before the API server that this kubeconfig names.

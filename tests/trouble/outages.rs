@@ -145,7 +145,6 @@ async fn watches_that_end_are_begun_again(site: Site<'_>) -> usize {
     site.remove("reboot-paused").await;
     site.until_anchored().await;
     proxy.cut(Cut::End);
-    proxy.cut(Cut::Break);
     site.release().await;
     site.until_rebooted().await;
     1

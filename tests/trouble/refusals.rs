@@ -1,4 +1,4 @@
-//! logind, PodDisruptionBudgets and updates that say no.
+//! logind, PDBs and updates that say no.
 
 use jiff::{SignedDuration, Timestamp};
 use reboot_tests::{

@@ -84,7 +84,7 @@ async fn self_test(logind: &Logind, events: &Events, node: &str) -> Option<Strin
         Ok(CanReboot::Yes) => info!("logind would reboot this machine for us"),
         Ok(CanReboot::Inhibited(word)) => warn!("logind would not reboot this machine at present: {word}"),
         Ok(CanReboot::No(word)) => {
-            warn_people("CannotReboot", format!("logind says {word:?} to a reboot by the agent"))
+            warn_people("CannotReboot", format!("logind says {word:?} to a reboot by the agent"));
         }
         Err(error) => warn_people("CannotReboot", format!("logind cannot be asked: {error:#}")),
     }

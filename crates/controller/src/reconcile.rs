@@ -106,7 +106,7 @@ impl Reconciler {
                     // The change that is seen next may be our own: a write whose answer was lost, or one that was made
                     // before the one that failed. Whoever hurries because of it fails again, without end.
                     state.patient = !matches!(error, CallError::Conflict(_)) && state.failures > 1;
-                    let Some(delay) = self.after(&error, state) else { continue };
+                    let Some(delay) = Self::after(&error, state) else { continue };
                     return Some(delay);
                 }
             }
@@ -120,7 +120,7 @@ impl Reconciler {
     }
 
     /// After how long to look again after a call that failed; `None`: at once.
-    fn after(&self, error: &CallError, state: &State) -> Option<Duration> {
+    fn after(error: &CallError, state: &State) -> Option<Duration> {
         if let CallError::Conflict(answer) = error {
             // Somebody else got on, such as kubelet with a heartbeat. Deciding again needs no pause, once.
             info!("{answer}: deciding again");
