@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -18,6 +19,7 @@ use crate::table::Table;
 const LIMIT: Duration = Duration::from_mins(1);
 const LAST_REBOOT: &str = "reboot-operator.io/last-reboot";
 const DRAINS: usize = 5;
+const PODS: i32 = 3;
 
 pub(crate) async fn measure(dir: &Path, table: &mut Table) -> Result<()> {
     std::fs::create_dir_all(dir).context("making a folder")?;
@@ -28,19 +30,28 @@ pub(crate) async fn measure(dir: &Path, table: &mut Table) -> Result<()> {
     let machine = cluster.machine("node-1")?;
     // The first cycle also creates the ledger and the lease.
     reboot(&cluster, machine, "4100.0.0").await?;
+    ledger_is_empty(&cluster).await?;
     let before = cluster.control_plane().audit()?.len();
     reboot(&cluster, machine, "4101.0.0").await?;
     ledger_is_empty(&cluster).await?;
     let audit = cluster.control_plane().audit()?;
-    let writes = audit.iter().skip(before).filter(|request| is_counted(request)).count();
-    table.add("writes of Node and ledger for one reboot", writes.to_string(), "at most 9");
+    let writes: Vec<&Request> = audit.iter().skip(before).filter(|request| is_counted(request)).collect();
+    for Request { at, user, verb, resource, code, .. } in &writes {
+        eprintln!("  {at} {user} {verb} {resource} {code}");
+    }
+    table.add("writes of Node and ledger for one reboot", writes.len().to_string(), "at most 9");
     // The pods of an evicted Deployment stay pending while the only node is cordoned, and come back with it.
-    let workload = Workload::new("web", 3).without_pdb();
+    let workload = Workload::new("web", PODS).without_pdb();
     workload.deploy(&cluster.client()).await?;
     let mut latencies = Vec::new();
     for round in 0..DRAINS {
         latencies.push(drain(&cluster, machine, &format!("42{round:02}.0.0")).await?);
-        workload.undisrupted(&cluster.client()).await?;
+        let all_ready = |deployment: Option<&Deployment>| {
+            let status = deployment.and_then(|deployment| deployment.status.as_ref());
+            status.and_then(|status| status.ready_replicas) == Some(PODS)
+        };
+        let deployments: Api<Deployment> = Api::default_namespaced(cluster.client());
+        until(LIMIT, "the pods are back", deployments, "web", all_ready).await?;
     }
     latencies.sort_unstable();
     let median = latencies.get(DRAINS / 2).copied().unwrap_or_default();
@@ -56,7 +67,8 @@ pub(crate) async fn measure(dir: &Path, table: &mut Table) -> Result<()> {
 fn is_counted(request: &Request) -> bool {
     let ours = request.user.contains(":reboot-operator:reboot-");
     let written = matches!(request.verb.as_str(), "patch" | "update" | "create");
-    ours && written && matches!(request.resource.as_str(), "nodes" | "configmaps")
+    let taken = (200..300).contains(&request.code);
+    ours && written && taken && matches!(request.resource.as_str(), "nodes" | "configmaps")
 }
 
 async fn reboot(cluster: &SimCluster, machine: &Machine, version: &str) -> Result<()> {

@@ -16,6 +16,9 @@ use crate::update_engine::{EngineState, Operation, UpdateEngine};
 /// How often the boot ID is looked for while there is none: a file cannot be watched where the kernel makes it.
 const BOOT_ID_RETRY: Duration = Duration::from_secs(10);
 
+/// What update_engine and logind's PreparingForShutdown said when they were asked.
+pub type Asked = (EngineState, Option<bool>);
+
 /// The machine under the agent.
 pub struct Machine {
     boot_id_file: PathBuf,
@@ -73,9 +76,13 @@ impl Machine {
     }
 
     /// The machine with update_engine and logind asked just now.
-    pub async fn fresh_view(&mut self, pods: Vec<PodView>) -> HostView {
-        let (engine, preparing) = tokio::join!(self.asked.ask_into(&self.heard), self.logind.preparing_for_shutdown());
+    pub fn fresh_view(&mut self, (engine, preparing): Asked, pods: Vec<PodView>) -> HostView {
         self.view_with(sort_engine(&engine), Some(pods), preparing)
+    }
+
+    /// Asks update_engine and logind, for [`Machine::fresh_view`].
+    pub async fn ask(&self) -> Asked {
+        tokio::join!(self.asked.ask_into(&self.heard), self.logind.preparing_for_shutdown())
     }
 
     /// Asks logind to reboot the machine.

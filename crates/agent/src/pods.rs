@@ -1,5 +1,7 @@
 //! The pods of the agent's own node: watched while a cycle is under way, listed afresh, evicted.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
@@ -9,9 +11,13 @@ use kube::{Api, Client};
 use reboot_core::annotations::EVICTION_LABEL;
 use reboot_core::drain::{PodRef, PodView};
 use reboot_core::step::EvictReply;
-use reboot_runtime::call::{CallError, call};
+use reboot_runtime::call::{CallError, call, call_within};
 
 use crate::watched::Watched;
+
+/// How long one eviction may take. The API server itself tries for about 10 s when writes of the budget collide, and a
+/// call that is cut short may leave the budget charged for two minutes with the pod still there.
+const EVICTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// Access to the pods of one node.
 #[derive(Clone)]
@@ -60,7 +66,7 @@ impl Pods {
         };
         let params = PostParams::default();
         let posted = api.create_subresource::<_, Status>("eviction", &pod.name, &params, &eviction);
-        sort(call("evicting a pod", posted).await.map(|_| ()))
+        sort(call_within(EVICTION_LIMIT, "evicting a pod", posted).await.map(|_| ()))
     }
 }
 

@@ -156,14 +156,14 @@ impl Reconciler {
 
     /// Reads the Node, update_engine, logind and the pods, and acts on what follows from exactly that.
     async fn act_on_fresh_view(&mut self, state: &mut State) -> Done {
-        let (node, pods) = tokio::join!(self.node.refresh(), self.pods.list());
+        let (node, pods, asked) = tokio::join!(self.node.refresh(), self.pods.list(), self.machine.ask());
         let pods = match node.and(pods) {
             Ok(pods) => pods,
             Err(error) => return failed(&error),
         };
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, state.now());
-        let host = self.machine.fresh_view(pods).await;
+        let host = self.machine.fresh_view(asked, pods);
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.

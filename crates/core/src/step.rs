@@ -178,9 +178,9 @@ fn with_status(mut step: Step, s: &Situation<'_>) -> Step {
     };
     match step.action {
         Action::Write(patch, note) if differs => step.action = Action::Write(say(patch), note),
-        Action::Wait if differs => match s.memory.since_last_write(s.now) {
-            Some(ago) if ago < STATUS_INTERVAL => step = step.wake_in(STATUS_INTERVAL.saturating_sub(ago)),
-            _ => step.action = Action::Write(say(cycle::with_spent(NodePatch::default(), s)), None),
+        Action::Wait if differs => match STATUS_INTERVAL.saturating_sub(s.memory.since_last_write(s.now)) {
+            Duration::ZERO => step.action = Action::Write(say(cycle::with_spent(NodePatch::default(), s)), None),
+            left => step = step.wake_in(left),
         },
         Action::Wait => {
             if let Some(left) = save_in {

@@ -177,8 +177,10 @@ impl Memory {
         self.cycle.as_ref().map(spent).unwrap_or_default()
     }
 
-    pub(super) fn since_last_write(&self, now: Now) -> Option<Duration> {
-        self.last_write.map(|at| now.mono.saturating_sub(at))
+    /// Time since the latest write, or since the start of the process: what is true only for the moments in which a
+    /// machine boots is not worth a write.
+    pub(super) fn since_last_write(&self, now: Now) -> Duration {
+        now.mono.saturating_sub(self.last_write.unwrap_or_default())
     }
 
     pub(super) fn eviction(&self, uid: &str, now: Now) -> EvictionStanding<'_> {

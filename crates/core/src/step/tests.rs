@@ -54,6 +54,9 @@ fn status_is_written_when_it_changes_but_not_more_often_than_every_10_seconds() 
     check_wake(&told, Some(10));
     check_scene(&told, "wait");
     check_scene(&told.after(10), "write");
+    let just_started = scene::scene("paused now").restarted();
+    check_wake(&just_started, Some(10));
+    check_scene(&just_started, "wait");
     let unchanged = scene::scene("paused now status=Paused:_the_forced_reboot_waits");
     check_scene(&unchanged, "wait");
     check_wake(&unchanged, None);

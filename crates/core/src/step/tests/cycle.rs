@@ -325,8 +325,11 @@ fn a_malformed_in_progress_stops_the_agent_until_a_person_removes_it() {
 
 #[test]
 fn a_restarted_agent_resumes_and_never_concludes() {
-    check_scene(&scene(&draining("pods=a!")).evicted("a", EvictReply::Accepted).restarted(), "write spent:0");
+    let resumed = scene(&draining("pods=a!")).evicted("a", EvictReply::Accepted).restarted();
+    check_scene(&resumed, "wait");
+    check_scene(&resumed.after(10), "write spent:10");
     check_scene(&scene(&draining("pods=a")).restarted(), "evict a");
     check_scene(&scene(&rebooting("fresh pods= preparing=no")).restarted(), "reboot");
-    check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted(), "write");
+    check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted(), "wait");
+    check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted().after(10), "write");
 }

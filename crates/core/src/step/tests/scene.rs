@@ -22,9 +22,11 @@ pub(super) struct Scene {
     pub(super) policy: Policy,
     pub(super) fresh: bool,
     pub(super) seconds: u64,
+    /// For how long the process had run when the scene began.
+    pub(super) run_for: Duration,
 }
 
-/// The scene of these words, joined by a process that starts now and has written nothing for a while.
+/// The scene of these words, joined by a process that has run for an hour and written nothing.
 pub(super) fn scene(words: &str) -> Scene {
     let policy = Policy {
         drain_timeout: Duration::from_mins(10),
@@ -40,7 +42,15 @@ pub(super) fn scene(words: &str) -> Scene {
         preparing_for_shutdown: None,
         other_manager: None,
     };
-    let mut scene = Scene { node: node(words), host, memory: Memory::default(), policy, fresh: false, seconds: 0 };
+    let mut scene = Scene {
+        node: node(words),
+        host,
+        memory: Memory::default(),
+        policy,
+        fresh: false,
+        seconds: 0,
+        run_for: Duration::from_hours(1),
+    };
     for word in words.split_whitespace() {
         scene.set_host(word);
     }
@@ -51,8 +61,8 @@ pub(super) fn scene(words: &str) -> Scene {
 impl Scene {
     pub(super) fn now(&self) -> Now {
         let wall: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
-        let mono = Duration::from_secs(self.seconds);
-        Now { mono, wall: wall.checked_add(mono).unwrap() }
+        let passed = Duration::from_secs(self.seconds);
+        Now { mono: self.run_for + passed, wall: wall.checked_add(passed).unwrap() }
     }
 
     /// The Node changes to these words; what the host is stays.
@@ -72,7 +82,7 @@ impl Scene {
 
     /// The agent's process starts anew; its clock begins at zero again.
     pub(super) fn restarted(mut self) -> Self {
-        (self.memory, self.seconds) = (Memory::default(), 0);
+        (self.memory, self.seconds, self.run_for) = (Memory::default(), 0, Duration::ZERO);
         self.memory.observe(&self.node, self.now());
         self
     }
