@@ -16,7 +16,7 @@ use crate::update_engine::{EngineState, Operation, UpdateEngine};
 /// How often the boot ID is looked for while there is none: a file cannot be watched where the kernel makes it.
 const BOOT_ID_RETRY: Duration = Duration::from_secs(10);
 
-/// What update_engine and logind's PreparingForShutdown said when they were asked.
+/// What update_engine and logind (`PreparingForShutdown`) said when they were asked.
 pub type Asked = (EngineState, Option<bool>);
 
 /// The machine under the agent.
