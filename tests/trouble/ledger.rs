@@ -87,7 +87,7 @@ async fn a_new_controller_does_not_believe_a_restored_ledger() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_cannot_be_rebuilt_grants_nothing_and_costs_little() {
+async fn a_ledger_that_cannot_be_rebuilt_is_said_grants_nothing_and_costs_little() {
     let world = World::start(2, 1).await;
     world.until_slots(&[]).await;
     let then = Timestamp::now();
@@ -97,6 +97,7 @@ async fn a_ledger_that_cannot_be_rebuilt_grants_nothing_and_costs_little() {
     for site in sites {
         site.ask().await;
         site.until("to be fenced", |node| node.notes.contains_key("reboot-fence")).await;
+        site.until_waiting("LedgerLost").await;
     }
     tokio::time::sleep(WHILE).await;
     for site in sites {

@@ -252,10 +252,10 @@ async fn a_force_needs_no_slot_and_a_grant_that_is_removed_holds_up_nobody() {
     removed.machine.restart_agent().unwrap();
     removed.until_waiting("GrantRemoved").await;
     assert!(!removed.seen().await.notes.contains_key("reboot"));
-    // But whoever forces it, means it. What the node was held back for may stay visible until its time has passed.
+    // But whoever forces it, means it, and the reboot ends what the node was held back for.
     removed.force().await;
     let done = |node: &NodeSeen| value(node, "last-reboot")["outcome"] == "rebooted" && phase(node).is_empty();
     assert!(!removed.until("to have rebooted", done).await.cordoned);
     let all = Expect::rebooted_once(["node-1", "node-2", "node-3", "node-4"]);
-    world.ends(&all.may_keep("reboot-waiting")).await;
+    world.ends(&all).await;
 }

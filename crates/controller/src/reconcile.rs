@@ -132,7 +132,7 @@ impl Reconciler {
 
     async fn plan_and_apply(&mut self, state: &mut State) -> Result<(Applied, Option<Duration>), CallError> {
         let ledger = self.executor.slots.state().await?;
-        let views = self.executor.nodes.views();
+        let mut views = self.executor.nodes.views();
         let view = ClusterView { nodes: &views, ledger: &ledger, home: self.home.as_deref() };
         let now = state.now();
         state.memory.observe(&view, now);
@@ -146,12 +146,15 @@ impl Reconciler {
             }
             let now = state.now();
             match self.executor.apply(action, &views, &mut state.memory, now).await {
+                // A ledger that is whole again makes another plan.
+                Ok(Applied::Changed) if *action == Action::Rebuild => return Ok((Applied::Changed, None)),
                 Ok(Applied::Changed) => applied = Applied::Changed,
                 Ok(Applied::Nothing) => {}
                 Err(error) if error.is_unknown() => return Err(error),
                 // The API server's own no concerns this action; the others must not starve for it.
                 Err(error) => {
                     self.executor.slots.forget();
+                    views = self.executor.nodes.views();
                     refused.get_or_insert(error);
                 }
             }

@@ -172,9 +172,6 @@ fn grant_in_order(candidates: Vec<(&NodeView, &Request)>, capacity: &mut Capacit
 /// Brings `reboot-waiting` in line, where the reason changed. A grant's own patch removes it, and what a node waits for
 /// after another action of this plan is said after that action.
 fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
-    if plan.actions.contains(&Action::Rebuild) {
-        return;
-    }
     let busy: BTreeSet<String> = plan.actions.iter().map(|action| action.node().to_owned()).collect();
     for node in view.nodes.iter().filter(|node| !busy.contains(&node.name)) {
         let held_until = waiting::held_back(node, now);

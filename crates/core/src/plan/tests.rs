@@ -50,6 +50,10 @@ fn node(text: &str) -> NodeView {
                     r#"{{"phase":"draining","id":"{BOOT}.{number}","since":"2026-01-01T11:00:00Z","cordoned":true}}"#
                 ),
             ),
+            ("rebooted", at) => set(
+                key::LAST_REBOOT,
+                format!(r#"{{"outcome":"rebooted","reason":"Rebooted","at":"{at}","seconds":9}}"#),
+            ),
             ("removed", at) => set(
                 key::WAITING,
                 format!(
@@ -198,6 +202,9 @@ fn a_time_that_has_passed_holds_nobody_back() {
     check(&fleet("1", &[], &["a:needed,later=2026-01-01T11:59:00Z"]), &["a"], &[]);
     check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z"]), &[], &["a=GrantRemoved"]);
     check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:00Z"]), &["a"], &[]);
+    check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z,rebooted=2026-01-01T11:30:00Z"]), &["a"], &[]);
+    let earlier = "a:asks,removed=2026-01-01T12:00:01Z,rebooted=2026-01-01T10:30:00Z";
+    check(&fleet("1", &[], &[earlier]), &[], &["a=GrantRemoved"]);
 }
 
 #[test]
@@ -205,7 +212,12 @@ fn nothing_is_granted_while_the_ledger_is_lost() {
     let mut lost = fleet("5", &[], &["a:asks", "b:"]);
     lost.ledger = LedgerState::Lost(Lost { why: "gone".into(), version: None });
     check(&lost, &[], &["a=LedgerLost"]);
-    assert_eq!(lost.plan().actions[0], Action::Rebuild);
+    let actions = lost.plan().actions;
+    assert_eq!(actions[0], Action::Rebuild);
+    // Said on the Node all the same, in case that it cannot be rebuilt.
+    assert!(
+        matches!(&actions[1], Action::Explain(name, Some(waiting)) if name == "a" && waiting.reason == "LedgerLost")
+    );
 }
 
 #[test]

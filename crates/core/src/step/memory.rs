@@ -151,7 +151,7 @@ impl Memory {
         if let Some(Cycle { call, committed_here, .. }) = &mut self.cycle {
             *committed_here = true;
             call.tries = call.tries.saturating_add(1);
-            call.again_at = Some(now.mono + call_delay(call.tries));
+            call.again_at = Some(now.mono + call_delay(&reply, call.tries));
             call.answer = Some(reply);
         }
     }
@@ -208,9 +208,15 @@ fn eviction_delay(tries: u32) -> Duration {
     doubling(Duration::from_millis(500), tries, Duration::from_secs(4))
 }
 
-/// A machine needs a while to go down, and delay inhibitors may hold it for minutes: 30 s doubling to 5 min.
-fn call_delay(tries: u32) -> Duration {
-    doubling(Duration::from_secs(30), tries, Duration::from_mins(5))
+/// A machine needs a while to go down, and delay inhibitors may hold it for minutes: 30 s doubling to 5 min. A call that
+/// reached nobody is made again soon, for the bus is back in a moment: 1 s doubling to 30 s.
+fn call_delay(reply: &CallReply, tries: u32) -> Duration {
+    match reply {
+        CallReply::NotSent(_) => doubling(Duration::from_secs(1), tries, Duration::from_secs(30)),
+        CallReply::MayHappen | CallReply::Refused(_) => {
+            doubling(Duration::from_secs(30), tries, Duration::from_mins(5))
+        }
+    }
 }
 
 /// `first`, doubled with every try after the first, up to `longest`.

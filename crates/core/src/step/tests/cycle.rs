@@ -205,13 +205,14 @@ fn a_pod_that_comes_late_is_drained_before_logind_is_called_again() {
 }
 
 #[test]
-fn a_call_that_brings_no_reboot_is_repeated_after_30_seconds_doubling_to_5_minutes() {
+fn a_call_that_brings_no_reboot_is_repeated_with_backoff_and_sooner_where_it_reached_nobody() {
     let words = rebooting("fresh pods= preparing=no status=Rebooting");
-    for reply in [CallReply::MayHappen, CallReply::NotSent("no bus".into())] {
+    let unheard = CallReply::NotSent("no bus".into());
+    for (reply, delays) in [(CallReply::MayHappen, [30, 60, 120, 240, 300, 300]), (unheard, [1, 2, 4, 8, 16, 30])] {
         let mut scene = scene(&words);
-        for seconds in [30, 60, 120, 240, 300, 300] {
+        for seconds in delays {
             scene = scene.called(reply.clone()).wrote();
-            assert_eq!(scene.step().wake.map(|wake| wake.as_secs() >= 10), Some(true));
+            assert_eq!(scene.step().wake.map(|wake| wake.as_secs() >= seconds.min(10)), Some(true));
             assert_ne!(scene.step().action, Action::Reboot);
             scene = scene.after(seconds - 1);
             assert_ne!(scene.step().action, Action::Reboot);
