@@ -6,14 +6,14 @@ use anyhow::Result;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
 use reboot_core::drain::{PodRef, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
 use reboot_runtime::call::CallError;
-use reboot_runtime::events::{EventNote, Events};
+use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
 use tracing::{info, warn};
@@ -221,7 +221,7 @@ impl Reconciler {
             _ => {}
         }
         self.events.publish(EventNote {
-            object: reference(before),
+            object: node_reference(&before.name, &before.uid),
             warning: note.warning,
             reason: note.reason.to_owned(),
             action: "Reboot".to_owned(),
@@ -286,16 +286,6 @@ enum Done {
 fn failed(error: &CallError) -> Done {
     warn!("{error}");
     Done::Failed
-}
-
-fn reference(node: &NodeView) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Node".to_owned()),
-        name: Some(node.name.clone()),
-        uid: Some(node.uid.clone()),
-        ..ObjectReference::default()
-    }
 }
 
 impl State {

@@ -1,8 +1,7 @@
 //! The wiring of the process: nothing is decided here.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::ObjectReference;
-use reboot_runtime::events::{EventNote, Events};
+use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Listener, Probes};
 use reboot_runtime::shutdown::{Shutdown, Signals};
 use reboot_runtime::supervise::Tasks;
@@ -65,13 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
 async fn self_test(logind: &Logind, events: &Events, node: &str) -> Option<String> {
     let warn_people = |reason: &str, note: String| {
         warn!(reason, "{note}");
-        let object = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_owned()),
-            uid: Some(node.to_owned()),
-            ..ObjectReference::default()
-        };
+        let object = node_reference(node, node);
         events.publish(EventNote {
             object,
             warning: true,

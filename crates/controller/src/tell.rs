@@ -1,12 +1,11 @@
 //! What the controller tells people through Events on the Node.
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use reboot_core::ids::GrantId;
 use reboot_core::ledger::Withdrawal;
 use reboot_core::node::NodeView;
 use reboot_core::reason::WaitReason;
 use reboot_core::values::Waiting;
-use reboot_runtime::events::{EventNote, Events};
+use reboot_runtime::events::{EventNote, Events, node_reference};
 
 /// Hands Events in.
 #[derive(Clone, Debug)]
@@ -32,13 +31,7 @@ impl Teller {
     }
 
     fn say(&self, node: &NodeView, warning: bool, reason: &str, note: String) {
-        let object = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.name.clone()),
-            uid: Some(node.uid.clone()),
-            ..ObjectReference::default()
-        };
+        let object = node_reference(&node.name, &node.uid);
         self.0.publish(EventNote { object, warning, reason: reason.to_owned(), action: "Reboot".to_owned(), note });
     }
 }

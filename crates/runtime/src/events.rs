@@ -40,6 +40,17 @@ pub struct EventNote {
     pub note: String,
 }
 
+/// The reference to a Node by which `kubectl describe node` finds its Events.
+pub fn node_reference(name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// Where Events are handed in. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Events {
