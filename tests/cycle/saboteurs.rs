@@ -9,7 +9,9 @@ use reboot_tests::{
     workload::Workload,
 };
 
-use crate::stage::{LIMIT, Stage, UPDATE, story};
+use reboot_tests::scene::story;
+
+use crate::stage::{LIMIT, Stage, UPDATE};
 
 #[tokio::test]
 async fn a_controller_that_grants_one_more_than_the_quota_is_caught() {

@@ -34,14 +34,19 @@ impl BootFiles {
 
     /// Writes both, as a boot into this OS version does.
     pub fn write(&self, boot_id: &str, os_version: &str) -> Result<()> {
-        let release = format!(
-            "NAME=\"Flatcar Container Linux by Kinvolk\"\nID=flatcar\nVERSION={os_version}\n\
-             VERSION_ID={os_version}\nPRETTY_NAME=\"{}\"\n",
-            os_image(os_version)
-        );
-        replace(&self.os_release(), &release)?;
+        write_os_release(&self.os_release(), os_version)?;
         replace(&self.boot_id(), &format!("{boot_id}\n"))
     }
+}
+
+/// Writes the os-release file of this OS version.
+pub fn write_os_release(path: &Path, os_version: &str) -> Result<()> {
+    let text = format!(
+        "NAME=\"Flatcar Container Linux by Kinvolk\"\nID=flatcar\nVERSION={os_version}\n\
+         VERSION_ID={os_version}\nPRETTY_NAME=\"{}\"\n",
+        os_image(os_version)
+    );
+    replace(path, &text)
 }
 
 /// How kubelet reports the OS (`nodeInfo.osImage`): os-release's `PRETTY_NAME`.

@@ -4,10 +4,11 @@
 //! RBAC is on and every request is in the audit log, so that tests can prove who did what. The controller-manager runs
 //! the controllers that a reboot meets and no others: those behind Deployments, `DaemonSets` and PDBs, and
 //! node-lifecycle, which taints nodes that are cordoned or not Ready (a second writer on every Node, as in a real
-//! cluster). Its grace period is a day: whether a node is Ready is for the simulated node to say.
+//! cluster). Its grace period is a day unless there are kubelets: whether a node is Ready is for the simulated node to
+//! say.
 
 use std::{
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -44,11 +45,24 @@ pub struct Options {
     pub apiserver_args: Vec<String>,
     /// Run kube-controller-manager and kube-scheduler; without them there are only objects, which benchmarks like.
     pub controllers: bool,
+    /// For real kubelets; without it the API server is on loopback alone.
+    pub kubelets: Option<Kubelets>,
+}
+
+/// What real kubelets need of a control plane.
+#[derive(Clone, Debug)]
+pub struct Kubelets {
+    /// An address of this machine where nodes reach the API server.
+    pub address: Ipv4Addr,
+    /// The names of their nodes: each gets a user of its own, `system:node:NAME` in the group `system:nodes`.
+    pub nodes: Vec<String>,
+    /// After how long without a word from kubelet its node is no longer Ready (Unknown).
+    pub grace: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { apiserver_args: Vec::new(), controllers: true }
+        Self { apiserver_args: Vec::new(), controllers: true, kubelets: None }
     }
 }
 
@@ -67,6 +81,8 @@ pub struct ControlPlane {
 const CONTROLLERS: &str = "daemonset-controller,deployment-controller,disruption-controller,\
     garbage-collector-controller,namespace-controller,node-lifecycle-controller,replicaset-controller,\
     root-ca-certificate-publisher-controller,serviceaccount-controller";
+/// So long nobody misses a kubelet that never was.
+const NO_KUBELETS: Duration = Duration::from_hours(24);
 /// An idle machine needs 4 s; a test machine runs other tests as well.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Another process can take a free port before the server that it was looked up for does.
@@ -105,6 +121,24 @@ impl ControlPlane {
     /// The URL of etcd, which keeps every object as JSON and all of its history.
     pub fn etcd_url(&self) -> String {
         etcd_url(self.etcd_port)
+    }
+
+    /// The port of the API server.
+    pub fn port(&self) -> u16 {
+        self.credentials.port()
+    }
+
+    /// The certificate that the API server shows, which vouches for itself.
+    pub fn ca(&self) -> PathBuf {
+        self.credentials.ca()
+    }
+
+    /// The token of a node's own user; see [`Kubelets`].
+    ///
+    /// # Errors
+    /// For a node that was not named at the start.
+    pub fn node_token(&self, node: &str) -> Result<String> {
+        self.credentials.token(&credentials::node_user(node))
     }
 
     /// The administrator's kubeconfig.
@@ -186,9 +220,10 @@ impl ControlPlane {
     async fn attempt(dir: &Path, options: &Options) -> Result<Option<Self>> {
         lay_out(dir)?;
         let (etcd_port, port) = two_free_ports()?;
-        let credentials = Credentials::create(dir, port)?;
+        let nodes = options.kubelets.iter().flat_map(|kubelets| &kubelets.nodes);
+        let credentials = Credentials::create(dir, port, nodes)?;
         let mut etcd = spawn(dir, "etcd", &etcd_args(dir, etcd_port))?;
-        let apiserver_args = apiserver_args(dir, etcd_port, port, &options.apiserver_args);
+        let apiserver_args = apiserver_args(dir, etcd_port, port, options);
         let mut apiserver = spawn(dir, "kube-apiserver", &apiserver_args)?;
         let ca = credentials.ca();
         let first_sign = first_sign(&mut etcd, &mut apiserver, &ca);
@@ -204,14 +239,14 @@ impl ControlPlane {
             other => other?,
         }
         if options.controllers {
-            this.start_controllers().await?;
+            this.start_controllers(options.kubelets.as_ref()).await?;
         }
         Ok(Some(this))
     }
 
-    async fn start_controllers(&mut self) -> Result<()> {
+    async fn start_controllers(&mut self, kubelets: Option<&Kubelets>) -> Result<()> {
         for (program, user, extra) in [
-            ("kube-controller-manager", "system:kube-controller-manager", controller_manager_args(&self.dir)),
+            ("kube-controller-manager", "system:kube-controller-manager", controller_manager_args(&self.dir, kubelets)),
             ("kube-scheduler", "system:kube-scheduler", Vec::new()),
         ] {
             let kubeconfig = self.kubeconfig_of(user)?;
@@ -318,18 +353,23 @@ fn etcd_args(dir: &Path, port: u16) -> Vec<String> {
     ]
 }
 
-fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, extra: &[String]) -> Vec<String> {
+fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, options: &Options) -> Vec<String> {
     let pki = dir.join("pki");
+    // The advertised address may not be a loopback address. Without kubelets nobody uses it, and it is one of the
+    // documentation network.
+    let (bind, advertise) = match &options.kubelets {
+        Some(kubelets) => ("0.0.0.0", kubelets.address),
+        None => ("127.0.0.1", Ipv4Addr::new(192, 0, 2, 1)),
+    };
     // The API server makes this key for its own certificate, before it reads the key that signs tokens: one will do.
     let key = pki.join("apiserver.key");
     let mut args = vec![
         flag("etcd-servers", etcd_url(etcd_port)),
         // For the referee, who reads the store.
         flag("storage-media-type", "application/json"),
-        flag("bind-address", "127.0.0.1"),
+        flag("bind-address", bind),
         flag("secure-port", port),
-        // It may not be a loopback address and nobody uses it: an address of the documentation network.
-        flag("advertise-address", "192.0.2.1"),
+        flag("advertise-address", advertise),
         flag("endpoint-reconciler-type", "none"),
         flag("cert-dir", pki.display()),
         flag("service-account-key-file", key.display()),
@@ -347,14 +387,15 @@ fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, extra: &[String]) -> Ve
         flag("etcd-compaction-interval", "0"),
         flag("allow-privileged", true),
     ];
-    args.extend_from_slice(extra);
+    args.extend_from_slice(&options.apiserver_args);
     args
 }
 
-fn controller_manager_args(dir: &Path) -> Vec<String> {
+fn controller_manager_args(dir: &Path, kubelets: Option<&Kubelets>) -> Vec<String> {
+    let grace = kubelets.map_or(NO_KUBELETS, |kubelets| kubelets.grace);
     vec![
         flag("controllers", CONTROLLERS),
-        flag("node-monitor-grace-period", "24h"),
+        flag("node-monitor-grace-period", format!("{}s", grace.as_secs())),
         flag("root-ca-file", dir.join("pki/apiserver.crt").display()),
     ]
 }

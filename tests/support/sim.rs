@@ -25,6 +25,7 @@ mod install;
 mod machine;
 mod programs;
 
+pub use install::{NAMESPACE, kubectl};
 pub use machine::Machine;
 pub use programs::program;
 
@@ -153,7 +154,7 @@ impl SimCluster {
         let mut command = Command::new(program("reboot-controller", "REBOOT_CONTROLLER_BIN")?);
         command
             .env("REBOOT_CONTROLLER_KUBECONFIG", &self.controller_kubeconfig)
-            .env("REBOOT_CONTROLLER_NAMESPACE", install::NAMESPACE)
+            .env("REBOOT_CONTROLLER_NAMESPACE", NAMESPACE)
             .env("REBOOT_CONTROLLER_LISTEN", "127.0.0.1:0")
             .args(args);
         Process::spawn(name, command, &self.dir.join(format!("{name}.log")))

@@ -33,6 +33,8 @@ pub struct Workload {
     pub annotations: Vec<(String, String)>,
 }
 
+/// What the pods run. Simulated nodes run nothing; real ones have an image of this name.
+pub const POD_IMAGE: &str = "docker.io/testbed/pod:1";
 const CALL: Duration = Duration::from_secs(10);
 /// A few pods are Ready within a second; a thousand take a while.
 const READY_LIMIT: Duration = Duration::from_mins(2);
@@ -156,7 +158,7 @@ fn template(name: &str, annotations: &[(String, String)]) -> Value {
         annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     json!({
         "metadata": {"labels": {"app": name}, "annotations": annotations},
-        "spec": {"containers": [{"name": "main", "image": "testbed"}]},
+        "spec": {"containers": [{"name": "main", "image": POD_IMAGE}]},
     })
 }
 

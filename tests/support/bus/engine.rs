@@ -52,11 +52,16 @@ impl FakeEngine {
     /// # Errors
     /// The bus cannot be reached, or has another engine.
     pub async fn start(bus: &Bus) -> Result<Self> {
-        let state = State { operation: Self::IDLE.to_owned(), new_version: String::new(), manner: Manner::Sense };
-        let status = Arc::new(Status(Mutex::new(state)));
-        let engine = Self { service: Service::new(bus.address(), NAME, status.clone()), status };
+        let engine = Self::at(bus.address());
         engine.resume().await?;
         Ok(engine)
+    }
+
+    /// An idle engine for the bus at this address, not yet running: `resume` starts it.
+    pub fn at(address: String) -> Self {
+        let state = State { operation: Self::IDLE.to_owned(), new_version: String::new(), manner: Manner::Sense };
+        let status = Arc::new(Status(Mutex::new(state)));
+        Self { service: Service::new(address, NAME, status.clone()), status }
     }
 
     /// Changes the status and announces it, as the real one does.

@@ -1,6 +1,9 @@
 //! Static users, their tokens and kubeconfig files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use kube::{
@@ -18,20 +21,38 @@ const USERS: [&str; 5] = ["admin", "kubelet", "kwok", "system:kube-controller-ma
 pub(super) struct Credentials {
     dir: PathBuf,
     port: u16,
+    tokens: BTreeMap<String, String>,
+}
+
+/// The name by which the node authorizer knows a kubelet.
+pub(super) fn node_user(node: &str) -> String {
+    format!("system:node:{node}")
 }
 
 impl Credentials {
-    /// Writes `tokens.csv` and a kubeconfig per user below `dir`.
-    pub(super) fn create(dir: &Path, port: u16) -> Result<Self> {
-        let this = Self { dir: dir.to_owned(), port };
+    /// Writes `tokens.csv` and a kubeconfig per user below `dir`; nodes get a token each, and write their own.
+    pub(super) fn create<'a>(dir: &Path, port: u16, nodes: impl Iterator<Item = &'a String>) -> Result<Self> {
+        let mut this = Self { dir: dir.to_owned(), port, tokens: BTreeMap::new() };
         let mut table = Vec::new();
-        for user in USERS {
+        let masters = USERS.map(|user| (user.to_owned(), "system:masters"));
+        for (user, group) in masters.into_iter().chain(nodes.map(|node| (node_user(node), "system:nodes"))) {
             let token = random_uuid()?;
-            table.push(format!("{token},{user},{user},system:masters\n"));
-            this.write_kubeconfig(user, &token)?;
+            table.push(format!("{token},{user},{user},{group}\n"));
+            this.tokens.insert(user, token);
+        }
+        for user in USERS {
+            this.write_kubeconfig(user, &this.token(user)?)?;
         }
         std::fs::write(dir.join("tokens.csv"), table.concat()).context("writing the static tokens")?;
         Ok(this)
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn token(&self, user: &str) -> Result<String> {
+        self.tokens.get(user).cloned().with_context(|| format!("{user} is not a user of the control plane"))
     }
 
     /// The certificate that the API server writes at its first start; it vouches for itself.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Where the manifests put everything that has a namespace.
-pub(super) const NAMESPACE: &str = "reboot-operator";
+pub const NAMESPACE: &str = "reboot-operator";
 const AGENT: &str = "reboot-agent";
 const CONTROLLER: &str = "reboot-controller";
 const LIMIT: Duration = Duration::from_mins(1);
@@ -36,7 +36,7 @@ pub(super) async fn install(
     manifests: &Path,
 ) -> Result<PathBuf> {
     let kubeconfig = control_plane.kubeconfig();
-    apply(&kubeconfig, manifests).await?;
+    kubectl(&kubeconfig, &["apply", "-f", &manifests.to_string_lossy()]).await?;
 
     // The controller is a process here. Its pod would be drained like any other, and its token would go with it.
     let deployments: Api<Deployment> = Api::namespaced(control_plane.client(), NAMESPACE);
@@ -53,17 +53,21 @@ pub(super) async fn install(
     control_plane.kubeconfig_for_token(CONTROLLER, &token)
 }
 
-/// Runs `kubectl apply`, with the kubectl beside the control plane or, where there is none, the one on PATH.
-async fn apply(kubeconfig: &Path, manifests: &Path) -> Result<()> {
+/// Runs kubectl, the one beside the control plane or, where there is none, the one on PATH; returns what it printed.
+///
+/// # Errors
+/// When it fails or takes more than a minute; its words are in the text.
+pub async fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
     let kubectl = binary("kubectl").unwrap_or_else(|_| "kubectl".into());
     let mut command = Command::new(kubectl);
-    command.arg("--kubeconfig").arg(kubeconfig).args(["apply", "-f"]).arg(manifests);
+    command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
     // In a group of its own: a Ctrl-C in the terminal is for the test, which then drops this.
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    let output = within(LIMIT, "running kubectl apply", command.output()).await?;
+    let what = format!("running kubectl {}", arguments.join(" "));
+    let output = within(LIMIT, &what, command.output()).await?;
     let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl apply failed ({}): {words}", output.status);
-    Ok(())
+    ensure!(output.status.success(), "{what} failed ({}): {words}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 async fn agent_kubeconfig(control_plane: &ControlPlane, node: &str) -> Result<PathBuf> {

@@ -1,0 +1,109 @@
+//! Scenarios on nodes that really reboot: the operator deployed by its manifests on systemd, logind, D-Bus, containerd
+//! and kubelet, judged by the referee.
+//!
+//! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
+//! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all, and a name on
+//! the command line chooses among those. `JOBS` run at a time. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
+
+mod host;
+mod stage;
+mod whole;
+
+use std::{process::ExitCode, time::Instant};
+
+use futures::future::LocalBoxFuture;
+use libtest_mimic::{Arguments, Failed, Trial};
+use reboot_tests::real::namespaces;
+
+/// A scenario and what it is called.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Whether it is one of `make test`; all are of `make test-all`.
+    pub(crate) usual: bool,
+    pub(crate) play: fn() -> LocalBoxFuture<'static, ()>,
+}
+
+/// Scenarios by their names: `usual` are part of `make test`.
+macro_rules! scenarios {
+    ($($usual:ident $($module:ident)::+ ($($argument:expr)?) as $name:literal),+ $(,)?) => {
+        vec![$($crate::Scenario {
+            name: $name,
+            usual: stringify!($usual) == "usual",
+            play: || Box::pin($($module)::+($($argument)?)),
+        }),+]
+    };
+}
+
+fn scenarios() -> Vec<Scenario> {
+    scenarios![
+        usual whole::update(1) as "an_update_reboots_every_node_once_one_at_a_time",
+        usual whole::update(2) as "a_quota_of_two_is_used_and_kept",
+        whole whole::slow_machine() as "a_reboot_that_takes_a_minute_holds_up_the_next_and_nothing_more",
+        usual whole::lost_machine() as "a_machine_that_never_comes_back_keeps_its_slot_and_the_rest_go_on",
+        usual whole::update_that_does_not_take() as "an_update_that_does_not_take_is_not_tried_again_at_once",
+        usual host::inhibitor() as "a_lock_on_shutdown_is_a_refusal_that_names_its_holder",
+        usual host::forbidden_by_policy() as "a_reboot_that_the_bus_forbids_is_given_back",
+        usual host::bus_and_engine_restart() as "update_engine_and_the_bus_may_restart",
+        whole host::late_kubelet() as "a_node_is_uncordoned_only_when_kubelet_has_told_of_the_new_boot",
+        usual host::graceful_shutdown() as "nothing_is_given_back_while_kubelet_delays_the_shutdown",
+    ]
+}
+
+fn main() -> ExitCode {
+    if namespaces::inside().is_some() {
+        return play();
+    }
+    let mut arguments = Arguments::from_args();
+    let jobs = std::env::var("JOBS").ok().and_then(|jobs| jobs.parse().ok());
+    // Two cores are busy with five nodes.
+    arguments.test_threads = arguments.test_threads.or(jobs).or(Some(1));
+    let missing = if arguments.list { Vec::new() } else { namespaces::missing() };
+    let skipped = !missing.is_empty() && std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
+    for what in &missing {
+        eprintln!("real nodes are not to be had here: {what}");
+    }
+    let all = std::env::var("SCENARIOS").is_ok_and(|which| which == "all") || arguments.filter.is_some();
+    let chosen = scenarios().into_iter().filter(|scenario| all || scenario.usual);
+    let trials = chosen.map(|scenario| {
+        let missing = missing.clone();
+        Trial::test(scenario.name, move || run(scenario.name, &missing)).with_ignored_flag(skipped)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Runs a scenario in a process of its own; what it printed is told when it fails.
+fn run(name: &str, missing: &[String]) -> Result<(), Failed> {
+    if !missing.is_empty() {
+        return Err(format!("missing: {}; SKIP_REAL_NODES=1 leaves these scenarios out", missing.join("; ")).into());
+    }
+    let began = Instant::now();
+    let (mut command, _cgroup) = namespaces::rerun(&[name])?;
+    let output = command.output()?;
+    let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    if !output.status.success() {
+        return Err(format!("{}, after {:.0?}:\n{told}", output.status, began.elapsed()).into());
+    }
+    print!("{told}");
+    Ok(())
+}
+
+/// Plays the scenario that the command line names, inside.
+fn play() -> ExitCode {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let Some(scenario) = scenarios().into_iter().find(|scenario| scenario.name == name) else {
+        eprintln!("there is no scenario {name}");
+        return ExitCode::FAILURE;
+    };
+    let began = Instant::now();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on((scenario.play)()),
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{name}: {:.0?}", began.elapsed());
+    ExitCode::SUCCESS
+}
