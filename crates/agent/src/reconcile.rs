@@ -1,5 +1,7 @@
 //! The agent's loop: look, decide ([`reboot_core::step`]), do the one thing that was decided, and again.
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,14 +20,12 @@ use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
 use tracing::{info, warn};
 
+use crate::budgets::WatchedBudgets;
 use crate::machine::Machine;
 use crate::metrics::{EvictionLabels, Metrics};
 use crate::own_node::OwnNode;
 use crate::pods::Pods;
 use crate::watched::Watched;
-
-/// How many evictions are posted at once.
-const EVICTIONS_IN_FLIGHT: usize = 8;
 
 /// How long evictions under way are waited for at the end of the process. The API server counts the pod of an eviction
 /// that is cut short as disrupted, without deleting it, until the disruption controller gives it up after 2 minutes
@@ -41,6 +41,8 @@ pub struct Reconciler {
     pub node: OwnNode,
     /// Access to the pods of the node.
     pub pods: Pods,
+    /// The budgets that have refused.
+    pub budgets: WatchedBudgets,
     /// The machine.
     pub machine: Machine,
     /// The settings.
@@ -60,7 +62,6 @@ struct State {
     memory: Memory,
     watched: Option<Watched<Pod, PodView>>,
     evictions: FuturesUnordered<BoxFuture<'static, (String, EvictReply)>>,
-    queue: Vec<PodRef>,
     failures: u32,
     started: Instant,
     said: Option<String>,
@@ -70,10 +71,9 @@ impl Reconciler {
     /// Runs until the process is asked to end. A cycle under way stays as it is on the Node, and goes on from there.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
         let mut state = State {
-            memory: Memory::default(),
+            memory: Memory::seeded(RandomState::new().build_hasher().finish()),
             watched: None,
             evictions: FuturesUnordered::new(),
-            queue: Vec::new(),
             failures: 0,
             started: Instant::now(),
             said: None,
@@ -110,7 +110,8 @@ impl Reconciler {
             self.observe(&node, state);
             let pods = state.watched.as_ref().and_then(Watched::current);
             let pods = pods.map(|pods| pods.values().cloned().collect());
-            let host = self.machine.view(pods);
+            let host = self.machine.view(pods, self.budgets.view());
+            state.memory.observe_budgets(&host.budgets, state.now());
             let decided = self.decide(&node, &host, state, false);
             let done = match decided.action {
                 Action::Refresh => self.act_on_fresh_view(state).await,
@@ -138,10 +139,10 @@ impl Reconciler {
         let drains = node.in_progress.get().is_some_and(|progress| Some(progress.id.boot) == boot);
         if !drains {
             state.watched = None;
-            state.queue.clear();
         } else if state.watched.is_none() {
             state.watched = Some(self.pods.watch());
         }
+        self.budgets.watch(if drains { state.memory.budgets_to_watch() } else { BTreeSet::new() });
     }
 
     fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
@@ -163,7 +164,7 @@ impl Reconciler {
         };
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, state.now());
-        let host = self.machine.fresh_view(asked, pods);
+        let host = self.machine.fresh_view(asked, pods, self.budgets.view());
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
@@ -176,12 +177,11 @@ impl Reconciler {
         match action {
             Action::Wait | Action::Refresh => Done::Wait,
             Action::Write(patch, note) => self.write(&patch, note, node, state).await,
-            Action::Evict(pods) => {
-                for pod in pods {
-                    state.memory.evicting(&pod.uid);
-                    state.queue.push(pod);
+            Action::Evict(evictions) => {
+                for evict in evictions {
+                    state.memory.evicting(&evict, state.now());
+                    self.post_eviction(evict.pod, state);
                 }
-                self.post_evictions(state);
                 Done::Again
             }
             Action::Reboot => {
@@ -229,16 +229,13 @@ impl Reconciler {
         });
     }
 
-    fn post_evictions(&self, state: &mut State) {
-        while state.evictions.len() < EVICTIONS_IN_FLIGHT {
-            let Some(pod) = state.queue.pop() else { return };
-            let pods = self.pods.clone();
-            state.evictions.push(Box::pin(async move {
-                let uid = pod.uid.clone();
-                let reply = pods.evict(pod).await;
-                (uid, reply)
-            }));
-        }
+    fn post_eviction(&self, pod: PodRef, state: &mut State) {
+        let pods = self.pods.clone();
+        state.evictions.push(Box::pin(async move {
+            let uid = pod.uid.clone();
+            let reply = pods.evict(pod).await;
+            (uid, reply)
+        }));
     }
 
     /// Waits until there is something new to decide on.
@@ -260,11 +257,11 @@ impl Reconciler {
             () = self.node.changed() => {}
             () = self.machine.engine_changed() => {}
             () = pods_changed => {}
+            () = self.budgets.changed() => {}
             Some((uid, reply)) = state.evictions.next() => {
                 let result = if reply == EvictReply::Accepted { "accepted" } else { "refused" };
                 self.metrics.evictions.get_or_create(&EvictionLabels { result }).inc();
                 state.memory.evicted(&uid, reply, state.now());
-                self.post_evictions(state);
             }
             () = later => {}
         }

@@ -10,7 +10,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-/// The objects that a field selector selects, as values of type `V` by UID.
+/// The objects that a watch is for, as values of type `V` by UID.
 pub struct Watched<K, V> {
     events: BoxStream<'static, watcher::Result<Event<K>>>,
     view: fn(&K) -> V,
@@ -23,8 +23,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Begins to watch. A watch that breaks is begun anew, with backoff.
-    pub fn new(api: Api<K>, field_selector: &str, view: fn(&K) -> V) -> Self {
-        let config = watcher::Config::default().fields(field_selector);
+    pub fn new(api: Api<K>, config: watcher::Config, view: fn(&K) -> V) -> Self {
         let events = watcher(api, config).default_backoff().boxed();
         Self { events, view, listing: BTreeMap::new(), current: None }
     }
