@@ -2,7 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
-use k8s_openapi::api::core::v1::Node;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{Api, Client};
 use reboot_tests::{
     call::until,
@@ -39,6 +40,10 @@ impl Stage {
         }
         let controller = cluster.spawn_controller("controller", controller).unwrap();
         cluster.start_agents(agents).unwrap();
+        // The controller works from here on.
+        let ledgers: Api<ConfigMap> = Api::namespaced(cluster.client(), "reboot-operator");
+        let complete = |map: Option<&ConfigMap>| map.is_some_and(|map| map.data.is_some());
+        until(LIMIT, "the ledger", ledgers, "reboot-slots", complete).await.unwrap();
         Self { cluster, _controller: controller, _dir: dir }
     }
 
@@ -55,9 +60,10 @@ impl Stage {
         until(LIMIT, format!("the reboot of {node}"), nodes, node, done).await.unwrap();
     }
 
-    /// The requests of the operator since the first `before` of the audit log.
-    pub(crate) fn requests(&self, before: usize) -> Vec<Request> {
-        let audit = self.cluster.control_plane().audit().unwrap();
-        audit.into_iter().skip(before).filter(|request| request.user.starts_with(ACCOUNTS)).collect()
+    /// The requests of the operator since then.
+    pub(crate) fn requests(&self, then: Timestamp) -> Vec<Request> {
+        let mut requests = self.cluster.control_plane().audit().unwrap();
+        requests.retain(|request| request.user.starts_with(ACCOUNTS) && request.at >= then);
+        requests
     }
 }

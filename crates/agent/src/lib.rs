@@ -2,11 +2,10 @@
 //! reboots its node, and uncordons it after the boot.
 //!
 //! What to do is decided by [`reboot_core::step`]; everything here is what it decides on, and the carrying out:
-//! [`reconcile`] is the loop, [`own_node`], [`pods`] and [`budgets`] talk to the API server, [`update_engine`] and [`logind`] to the
+//! [`reconcile`] is the loop, [`own_node`] and [`pods`] talk to the API server, [`update_engine`] and [`logind`] to the
 //! host's bus, [`host`] reads the host's files.
 
 pub mod args;
-pub mod budgets;
 pub mod bus;
 pub mod host;
 pub mod logind;

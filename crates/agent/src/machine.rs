@@ -76,8 +76,8 @@ impl Machine {
     }
 
     /// The machine with update_engine and logind asked just now.
-    pub fn fresh_view(&mut self, (engine, preparing): Asked, pods: Vec<PodView>, budgets: Budgets) -> HostView {
-        self.view_with(sort_engine(&engine), Some(pods), budgets, preparing)
+    pub fn fresh_view(&mut self, (engine, preparing): &Asked, pods: Vec<PodView>, budgets: Budgets) -> HostView {
+        self.view_with(sort_engine(engine), Some(pods), budgets, *preparing)
     }
 
     /// Asks update_engine and logind, for [`Machine::fresh_view`].

@@ -37,7 +37,7 @@ impl OwnNode {
     pub async fn changed(&mut self) {
         loop {
             self.watched.changed().await;
-            let seen = self.watched.current().and_then(|nodes| nodes.values().next_back()).cloned();
+            let seen = self.watched.values().and_then(|mut nodes| nodes.pop());
             match seen {
                 Some(node) if self.is_newer(&node) => {
                     self.newest = Some(node);

@@ -1,6 +1,5 @@
 //! The agent's loop: look, decide ([`reboot_core::step`]), do the one thing that was decided, and again.
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
-use reboot_core::drain::{PodRef, PodView};
+use reboot_core::drain::{BudgetView, Budgets, PodRef, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
 use reboot_runtime::call::CallError;
@@ -20,8 +20,7 @@ use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
 use tracing::{info, warn};
 
-use crate::budgets::WatchedBudgets;
-use crate::machine::Machine;
+use crate::machine::{Asked, Machine};
 use crate::metrics::{EvictionLabels, Metrics};
 use crate::own_node::OwnNode;
 use crate::pods::Pods;
@@ -41,8 +40,6 @@ pub struct Reconciler {
     pub node: OwnNode,
     /// Access to the pods of the node.
     pub pods: Pods,
-    /// The budgets that have refused.
-    pub budgets: WatchedBudgets,
     /// The machine.
     pub machine: Machine,
     /// The settings.
@@ -60,11 +57,17 @@ pub struct Reconciler {
 /// The state between two turns of the loop. Losing it in a restart costs time, never safety.
 struct State {
     memory: Memory,
-    watched: Option<Watched<Pod, PodView>>,
+    watched: Option<Watches>,
     evictions: FuturesUnordered<BoxFuture<'static, (String, EvictReply)>>,
     failures: u32,
     started: Instant,
     said: Option<String>,
+}
+
+/// What is watched while a cycle is under way.
+struct Watches {
+    pods: Watched<Pod, PodView>,
+    budgets: Watched<PodDisruptionBudget, BudgetView>,
 }
 
 impl Reconciler {
@@ -108,9 +111,8 @@ impl Reconciler {
             };
             self.ready.set(true);
             self.observe(&node, state);
-            let pods = state.watched.as_ref().and_then(Watched::current);
-            let pods = pods.map(|pods| pods.values().cloned().collect());
-            let host = self.machine.view(pods, self.budgets.view());
+            let pods = state.watched.as_ref().and_then(|watched| watched.pods.values());
+            let host = self.machine.view(pods, state.budgets());
             state.memory.observe_budgets(&host.budgets, state.now());
             let decided = self.decide(&node, &host, state, false);
             let done = match decided.action {
@@ -140,9 +142,8 @@ impl Reconciler {
         if !drains {
             state.watched = None;
         } else if state.watched.is_none() {
-            state.watched = Some(self.pods.watch());
+            state.watched = Some(Watches { pods: self.pods.watch(), budgets: self.pods.watch_budgets() });
         }
-        self.budgets.watch(if drains { state.memory.budgets_to_watch() } else { BTreeSet::new() });
     }
 
     fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
@@ -156,15 +157,30 @@ impl Reconciler {
     }
 
     /// Reads the Node, update_engine, logind and the pods, and acts on what follows from exactly that.
+    ///
+    /// Before the point of no return the Node need not be read: whatever is decided about it is a write at the
+    /// resourceVersion of the view, which fails where that is not the newest.
     async fn act_on_fresh_view(&mut self, state: &mut State) -> Done {
-        let (node, pods, asked) = tokio::join!(self.node.refresh(), self.pods.list(), self.machine.ask());
+        let committed = state.memory.is_committed();
+        let node = async { if committed { self.node.refresh().await } else { Ok(()) } };
+        let (node, pods, asked) = tokio::join!(node, self.pods.list(), self.machine.ask());
         let pods = match node.and(pods) {
             Ok(pods) => pods,
             Err(error) => return failed(&error),
         };
+        let done = self.act_on(&asked, pods.clone(), state).await;
+        // The write that is the point of no return rests on this very reading, and so does the call that follows it.
+        if matches!(done, Done::Again) && state.memory.is_committed() && !committed {
+            return self.act_on(&asked, pods, state).await;
+        }
+        done
+    }
+
+    /// Acts on what was just read; the Node is that of the latest reading or write.
+    async fn act_on(&mut self, asked: &Asked, pods: Vec<PodView>, state: &mut State) -> Done {
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, state.now());
-        let host = self.machine.fresh_view(asked, pods, self.budgets.view());
+        let host = self.machine.fresh_view(asked, pods, state.budgets());
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
@@ -202,6 +218,9 @@ impl Reconciler {
             };
         }
         state.memory.wrote(state.now());
+        if let Some(node) = self.node.view() {
+            state.memory.observe(node, state.now());
+        }
         if let Some(note) = note {
             self.tell(before, &note, state);
         }
@@ -240,9 +259,12 @@ impl Reconciler {
 
     /// Waits until there is something new to decide on.
     async fn something(&mut self, state: &mut State, delay: Option<Duration>) {
-        let pods_changed = async {
+        let pods_or_budgets_changed = async {
             match &mut state.watched {
-                Some(watched) => watched.changed().await,
+                Some(Watches { pods, budgets }) => tokio::select! {
+                    () = pods.changed() => {}
+                    () = budgets.changed() => {}
+                },
                 None => std::future::pending().await,
             }
         };
@@ -256,8 +278,7 @@ impl Reconciler {
             () = self.liveness.turn() => {}
             () = self.node.changed() => {}
             () = self.machine.engine_changed() => {}
-            () = pods_changed => {}
-            () = self.budgets.changed() => {}
+            () = pods_or_budgets_changed => {}
             Some((uid, reply)) = state.evictions.next() => {
                 let result = if reply == EvictReply::Accepted { "accepted" } else { "refused" };
                 self.metrics.evictions.get_or_create(&EvictionLabels { result }).inc();
@@ -286,6 +307,10 @@ fn failed(error: &CallError) -> Done {
 }
 
 impl State {
+    fn budgets(&self) -> Budgets {
+        Budgets(self.watched.as_ref().and_then(|watched| watched.budgets.values()))
+    }
+
     fn now(&self) -> Now {
         Now { mono: self.started.elapsed(), wall: jiff::Timestamp::now() }
     }

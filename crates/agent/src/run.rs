@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::args::Args;
-use crate::budgets::WatchedBudgets;
 use crate::bus::Bus;
 use crate::host;
 use crate::logind::{CanReboot, Logind};
@@ -46,8 +45,7 @@ pub async fn run(args: Args) -> Result<()> {
 
     let reconciler = Reconciler {
         node: OwnNode::new(client.clone(), &args.node_name),
-        pods: Pods::new(client.clone(), &args.node_name),
-        budgets: WatchedBudgets::new(client),
+        pods: Pods::new(client, &args.node_name),
         machine,
         policy: args.policy(),
         events,

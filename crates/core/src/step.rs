@@ -69,7 +69,7 @@ pub struct HostView {
     pub engine: Engine,
     /// The pods of the node; `None` until they have been listed.
     pub pods: Option<Vec<PodView>>,
-    /// The budgets of the namespaces that [`Memory::budgets_to_watch`] names, as far as they have been listed.
+    /// Every `PodDisruptionBudget`, from a watch.
     pub budgets: Budgets,
     /// logind's `PreparingForShutdown`; `None`: not known.
     pub preparing_for_shutdown: Option<bool>,

@@ -4,8 +4,6 @@
 //! refused, and says when to try again. The rules are those of the API server's eviction
 //! (`pkg/registry/core/pod/storage/eviction.go`).
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use super::{Health, PodView};
@@ -14,6 +12,8 @@ use crate::selector::Selector;
 /// One `PodDisruptionBudget` as the drain sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetView {
+    /// `metadata.namespace`.
+    pub namespace: String,
     /// `metadata.name`.
     pub name: String,
     /// Which object it is, and at which version.
@@ -39,14 +39,14 @@ pub struct BudgetSeen {
     pub version: String,
 }
 
-/// The budgets by namespace. A namespace that is not there has not been listed.
+/// Every budget of the cluster; `None` while they have not been listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Budgets(BTreeMap<String, Vec<BudgetView>>);
+pub struct Budgets(pub Option<Vec<BudgetView>>);
 
 /// What is known about the budgets of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard<'a> {
-    /// The namespace has not been listed.
+    /// The budgets have not been listed.
     Unknown,
     /// The API server will ask no budget.
     Free,
@@ -63,6 +63,7 @@ impl From<&PodDisruptionBudget> for BudgetView {
         let healthy = status.desired_healthy > 0 && status.current_healthy >= status.desired_healthy;
         let always = spec.and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref()) == Some("AlwaysAllow");
         Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
             seen: BudgetSeen {
                 uid: meta.uid.clone().unwrap_or_default(),
@@ -84,24 +85,19 @@ impl BudgetView {
     }
 
     fn guards(&self, pod: &PodView) -> bool {
-        self.selector.as_ref().is_some_and(|selector| selector.matches(&pod.labels))
+        self.namespace == pod.pod.namespace && self.selector.as_ref().is_some_and(|all| all.matches(&pod.labels))
     }
 }
 
 impl Budgets {
-    /// Notes all the budgets of a namespace.
-    pub fn insert(&mut self, namespace: String, budgets: Vec<BudgetView>) {
-        self.0.insert(namespace, budgets);
-    }
-
     /// Every budget that is known.
     pub fn iter(&self) -> impl Iterator<Item = &BudgetView> {
-        self.0.values().flatten()
+        self.0.iter().flatten()
     }
 
     /// What the API server will ask before it evicts this pod.
     pub fn guard(&self, pod: &PodView) -> Guard<'_> {
-        let Some(budgets) = self.0.get(&pod.pod.namespace) else { return Guard::Unknown };
+        let Some(budgets) = &self.0 else { return Guard::Unknown };
         let mut guards = budgets.iter().filter(|budget| budget.guards(pod));
         match (guards.next(), guards.next()) {
             _ if pod.health == Health::Pending => Guard::Free,
@@ -128,8 +124,7 @@ mod tests {
             let budget = json!({ "metadata": meta, "spec": spec, "status": status });
             BudgetView::from(&serde_json::from_value::<PodDisruptionBudget>(budget).unwrap())
         };
-        let mut known = Budgets::default();
-        known.insert(String::new(), budgets.iter().enumerate().map(view).collect());
+        let known = Budgets(Some(budgets.iter().enumerate().map(view).collect()));
         let found = match known.guard(&pod) {
             Guard::Unknown => "unknown".into(),
             Guard::Free => "free".into(),
@@ -175,7 +170,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_a_namespace_that_was_not_listed() {
+    fn a_budget_guards_its_own_namespace() {
+        let spec = json!({ "selector": {} });
+        let budget = json!({ "metadata": { "namespace": "other" }, "spec": spec });
+        let budget = BudgetView::from(&serde_json::from_value::<PodDisruptionBudget>(budget).unwrap());
+        assert_eq!(Budgets(Some(vec![budget])).guard(&PodView::default()), Guard::Free);
+    }
+
+    #[test]
+    fn nothing_is_known_before_they_are_listed() {
         assert_eq!(Budgets::default().guard(&PodView::default()), Guard::Unknown);
     }
 }

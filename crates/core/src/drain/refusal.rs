@@ -60,7 +60,7 @@ impl Refusal {
         }
     }
 
-    /// Whether a change of a `PodDisruptionBudget` can end it, so that these are worth watching.
+    /// Whether a change of a `PodDisruptionBudget` can end it.
     pub fn is_of_budgets(&self) -> bool {
         matches!(self, Self::Budget(_) | Self::SeveralBudgets)
     }

@@ -47,6 +47,7 @@ impl Budget {
 
     pub(super) fn view(&self) -> Budgets {
         let view = BudgetView {
+            namespace: "default".into(),
             name: LABEL.1.into(),
             seen: BudgetSeen { uid: "budget".into(), version: self.version.to_string() },
             selector: format!("{}={}", LABEL.0, LABEL.1).parse().ok(),
@@ -55,9 +56,7 @@ impl Budget {
             lets_unready_go: false,
             needs: (2, 2),
         };
-        let mut budgets = Budgets::default();
-        budgets.insert("default".into(), vec![view]);
-        budgets
+        Budgets(Some(vec![view]))
     }
 }
 

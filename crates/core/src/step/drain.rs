@@ -132,9 +132,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The budgets of the namespace are not known: one pod of a controller at a time finds out whether there is one.
+    /// The budgets are not known, and cannot be had: one pod of a controller at a time finds out whether there is one.
     fn without_knowledge(&self, pod: &PodView, standing: &Standing<'_>) -> Turn {
-        let listing = self.evictions.listing(&pod.pod.namespace, self.now);
+        let listing = self.evictions.listing(self.now);
         if !listing.is_zero() {
             return Turn::Soon(Some(listing));
         }

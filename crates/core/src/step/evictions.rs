@@ -1,6 +1,6 @@
 //! What the agent's process remembers of the evictions of the cycle under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::drain::Evict;
@@ -19,7 +19,7 @@ pub enum EvictReply {
 /// Under which knowledge of budgets an eviction was posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Under {
-    /// The budgets of the namespace were not known.
+    /// The budgets were not known.
     Unknown,
     /// No budget was to be asked.
     Free,
@@ -32,13 +32,12 @@ pub enum Under {
 pub(super) struct Evictions {
     pods: BTreeMap<String, Eviction>,
     budgets: BTreeMap<String, BudgetMemory>,
-    /// The namespaces where a budget refused, and since when.
-    refused_in: BTreeMap<String, Duration>,
+    /// Since when budgets are looked for.
+    looked_since: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
 struct Eviction {
-    namespace: String,
     tries: u32,
     under: Under,
     state: State,
@@ -84,17 +83,18 @@ pub(super) enum Standing<'a> {
 /// than a change takes to reach them, much shorter than a replacement takes to become Ready.
 const YIELD: Duration = Duration::from_millis(30);
 
-/// How long the first list of a namespace's budgets is waited for; longer only where it cannot be had.
+/// How long the first list of the budgets is waited for. It comes within moments, where it comes at all.
 const LISTING: Duration = Duration::from_secs(2);
 
 impl Evictions {
     /// No evictions.
     pub(super) const fn none() -> Self {
-        Self { pods: BTreeMap::new(), budgets: BTreeMap::new(), refused_in: BTreeMap::new() }
+        Self { pods: BTreeMap::new(), budgets: BTreeMap::new(), looked_since: None }
     }
 
-    /// Takes in what the watches of the budgets show.
+    /// Takes in what the watch of the budgets shows.
     pub(super) fn observe(&mut self, budgets: &Budgets, now: Duration) {
+        self.looked_since.get_or_insert(now);
         for budget in budgets.iter() {
             let known = self.budgets.entry(budget.seen.uid.clone()).or_insert_with(|| BudgetMemory {
                 version: budget.seen.version.clone(),
@@ -119,8 +119,8 @@ impl Evictions {
             budget.tries = budget.tries.saturating_add(u32::from(budget.open_since.is_none()));
         }
         let tries = self.pods.get(&evict.pod.uid).map_or(0, |eviction| eviction.tries).saturating_add(1);
-        let (namespace, under) = (evict.pod.namespace.clone(), evict.under.clone());
-        self.pods.insert(evict.pod.uid.clone(), Eviction { namespace, tries, under, state: State::InFlight });
+        let eviction = Eviction { tries, under: evict.under.clone(), state: State::InFlight };
+        self.pods.insert(evict.pod.uid.clone(), eviction);
     }
 
     pub(super) fn answered(&mut self, uid: &str, reply: EvictReply, now: Duration, seed: u64) {
@@ -133,18 +133,10 @@ impl Evictions {
         eviction.state = match reply {
             EvictReply::Accepted => State::Accepted,
             EvictReply::Refused(refusal) => {
-                if refusal.is_of_budgets() {
-                    self.refused_in.entry(eviction.namespace.clone()).or_insert(now);
-                }
                 let pause = spread(refusal.pause(eviction.tries), seed, uid, eviction.tries);
                 State::Refused { refusal, again_at: now.saturating_add(pause) }
             }
         };
-    }
-
-    /// The namespaces whose budgets are worth a watch.
-    pub(super) fn refused_in(&self) -> BTreeSet<String> {
-        self.refused_in.keys().cloned().collect()
     }
 
     pub(super) fn standing(&self, uid: &str, now: Duration) -> Standing<'_> {
@@ -191,9 +183,8 @@ impl Evictions {
         known.heard_at.saturating_add(spread(pause, seed, &budget.seen.uid, tries)).saturating_sub(now)
     }
 
-    /// How long the first list of this namespace's budgets may still be waited for.
-    pub(super) fn listing(&self, namespace: &str, now: Duration) -> Duration {
-        let since = self.refused_in.get(namespace);
-        since.map_or(Duration::ZERO, |since| since.saturating_add(LISTING).saturating_sub(now))
+    /// How long the first list of the budgets may still be waited for.
+    pub(super) fn listing(&self, now: Duration) -> Duration {
+        self.looked_since.unwrap_or(now).saturating_add(LISTING).saturating_sub(now)
     }
 }

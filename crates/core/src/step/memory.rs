@@ -1,6 +1,5 @@
 //! What the agent's process remembers of the cycle under way. Losing it in a restart costs time, never safety.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::drain::Evict;
@@ -98,16 +97,11 @@ impl Memory {
         self.last_write = Some(now.mono);
     }
 
-    /// Takes in what the watches of the budgets show. To be called before [`super::step`], with every view of them.
+    /// Takes in what the watch of the budgets shows. To be called before [`super::step`], with every view of them.
     pub fn observe_budgets(&mut self, budgets: &Budgets, now: Now) {
         if let Some(cycle) = &mut self.cycle {
             cycle.evictions.observe(budgets, now.mono);
         }
-    }
-
-    /// The namespaces whose budgets are to be watched: those where one has refused an eviction of this cycle.
-    pub fn budgets_to_watch(&self) -> BTreeSet<String> {
-        self.cycle.as_ref().map(|cycle| cycle.evictions.refused_in()).unwrap_or_default()
     }
 
     /// Notes that an eviction has been posted.

@@ -46,8 +46,15 @@ fn no_more_than_eight_evictions_are_without_an_answer() {
 }
 
 #[test]
+fn the_list_of_the_budgets_is_waited_for_but_not_long() {
+    let unlisted = scene(&draining("no-budgets pods=web/a+web/b")).wrote();
+    check_wait(&unlisted, "Draining: 2 pods left", 2000..2001);
+    check_scene(&unlisted.then(&draining("pods=web/a+web/b budgets=web:1:7")), "evict web/a");
+}
+
+#[test]
 fn without_knowledge_one_pod_of_a_controller_asks_whether_there_is_a_budget() {
-    let first = scene(&draining("pods=web/a+web/b+db/c+d"));
+    let first = scene(&draining("no-budgets pods=web/a+web/b+db/c+d")).after(2);
     check_scene(&first, "evict web/a,db/c,d");
     let posted = first.posts().wrote();
     check_scene(&posted, "wait");
@@ -55,23 +62,17 @@ fn without_knowledge_one_pod_of_a_controller_asks_whether_there_is_a_budget() {
 }
 
 #[test]
-fn a_refusal_by_a_budget_makes_the_budgets_of_its_namespace_known() {
-    let refused = scene(&draining("pods=web/a+web/b+c")).posts().answered("web/a", budget_refused()).wrote();
-    assert_eq!(refused.memory.budgets_to_watch(), ["default".to_owned()].into());
-    check_wait(&refused, "Draining: 3 pods left", 2000..2001);
-    check_scene(&refused.then(&draining("pods=web/a+web/b budgets=web:1:7")), "evict web/a");
-}
-
-#[test]
-fn budgets_that_cannot_be_listed_leave_the_pause() {
-    let refused = scene(&draining("pods=web/a+web/b+c")).posts().answered("web/a", budget_refused()).wrote().after(2);
-    check_wait(&refused, "default/web/a is refused: PodDisruptionBudget: the disruption budget web", 13_000..16_750);
-    check_scene(&refused.after(17), "evict web/a");
+fn without_knowledge_a_refusal_by_a_budget_holds_the_pods_of_the_controller_for_its_pause() {
+    let refused = scene(&draining("no-budgets pods=web/a+web/b")).after(2).posts();
+    let refused = refused.answered("web/a", budget_refused()).wrote();
+    let why = "default/web/a is refused: PodDisruptionBudget: the disruption budget web";
+    check_wait(&refused, why, 15_000..18_750);
+    check_scene(&refused.after(19), "evict web/a");
 }
 
 #[test]
 fn a_budget_that_allows_none_is_not_asked_until_it_opens_and_seldom_if_nothing_is_heard_of_it() {
-    let closed = scene("").then(&draining("pods=web/a+web/b+c budgets=web:0:7")).posts().wrote();
+    let closed = scene(&draining("pods=web/a+web/b+c budgets=web:0:7")).posts().wrote();
     let closed = closed.answered("c", EvictReply::Accepted).then(&draining("pods=web/a+web/b+c!"));
     let why = "default/web/a is blocked by PodDisruptionBudget web, which allows no disruption now";
     check_wait(&closed, why, 15_000..18_750);
@@ -86,13 +87,13 @@ fn a_budget_that_allows_none_is_not_asked_until_it_opens_and_seldom_if_nothing_i
 
 #[test]
 fn a_status_that_is_out_of_date_lets_none_go() {
-    let stale = scene("").then(&draining("pods=web/a budgets=web:stale:7")).wrote();
+    let stale = scene(&draining("pods=web/a budgets=web:stale:7")).wrote();
     check_wait(&stale, "blocked by PodDisruptionBudget web, whose status is out of date", 15_000..18_750);
 }
 
 #[test]
 fn no_more_evictions_are_posted_than_the_budget_lets_through_and_one_that_was_accepted_counts_until_the_next_version() {
-    let open = scene("").then(&draining("pods=web/a+web/b+web/c+web/d budgets=web:2:7"));
+    let open = scene(&draining("pods=web/a+web/b+web/c+web/d budgets=web:2:7"));
     check_scene(&open, "evict web/a,web/b");
     let posted = open.posts().wrote();
     check_scene(&posted, "wait");
@@ -106,7 +107,7 @@ fn no_more_evictions_are_posted_than_the_budget_lets_through_and_one_that_was_ac
 
 #[test]
 fn a_budget_that_refuses_though_it_lets_some_go_is_asked_again_when_it_changes() {
-    let open = scene("").then(&draining("pods=web/a+web/b budgets=web:1:7")).posts();
+    let open = scene(&draining("pods=web/a+web/b budgets=web:1:7")).posts();
     let lost = open.answered("web/a", budget_refused()).wrote();
     check_scene(&lost, "evict web/b");
     let both = lost.posts().answered("web/b", budget_refused()).wrote();
@@ -116,7 +117,7 @@ fn a_budget_that_refuses_though_it_lets_some_go_is_asked_again_when_it_changes()
 
 #[test]
 fn two_budgets_on_a_pod_are_named_and_seldom_tried() {
-    let two = scene("").then(&draining("pods=web/a budgets=web:1:7+web*:1:7")).wrote();
+    let two = scene(&draining("pods=web/a budgets=web:1:7+web*:1:7")).wrote();
     check_wait(
         &two,
         "more than one, PodDisruptionBudgets web and web*: the API server evicts no such pod",
@@ -127,7 +128,7 @@ fn two_budgets_on_a_pod_are_named_and_seldom_tried() {
 
 #[test]
 fn a_budget_that_is_gone_holds_nobody() {
-    let closed = scene("").then(&draining("pods=web/a budgets=web:0:7")).wrote();
+    let closed = scene(&draining("pods=web/a budgets=web:0:7")).wrote();
     check_scene(&closed, "wait");
     check_scene(&closed.then(&draining("pods=web/a budgets=")), "evict web/a");
 }
@@ -135,7 +136,7 @@ fn a_budget_that_is_gone_holds_nobody() {
 #[test]
 fn the_node_whose_pod_was_let_go_last_leaves_the_others_a_moment() {
     let opened = || {
-        let won = scene("").then(&draining("pods=web/a+web/b budgets=web:1:7")).posts();
+        let won = scene(&draining("pods=web/a+web/b budgets=web:1:7")).posts();
         let won = won.answered("web/a", EvictReply::Accepted).wrote();
         let closed = won.then(&draining("pods=web/a!+web/b budgets=web:0:8"));
         closed.after(1).then(&draining("pods=web/b budgets=web:1:9"))
@@ -148,7 +149,7 @@ fn the_node_whose_pod_was_let_go_last_leaves_the_others_a_moment() {
 
 #[test]
 fn the_node_that_was_refused_last_does_not_wait() {
-    let lost = scene("").then(&draining("pods=web/b budgets=web:1:7")).posts().answered("web/b", budget_refused());
+    let lost = scene(&draining("pods=web/b budgets=web:1:7")).posts().answered("web/b", budget_refused());
     let opened = lost.then(&draining("pods=web/b budgets=web:0:8")).then(&draining("pods=web/b budgets=web:1:9"));
     check_scene(&opened, "evict web/b");
 }

@@ -40,7 +40,7 @@ pub(super) fn scene(words: &str) -> Scene {
         uptime: Duration::from_secs(9999),
         engine: Engine::Otherwise,
         pods: None,
-        budgets: Budgets::default(),
+        budgets: Budgets(Some(Vec::new())),
         preparing_for_shutdown: None,
         other_manager: None,
     };
@@ -57,6 +57,7 @@ pub(super) fn scene(words: &str) -> Scene {
         scene.set_host(word);
     }
     scene.memory.observe(&scene.node, scene.now());
+    scene.memory.observe_budgets(&scene.host.budgets, scene.now());
     scene
 }
 
@@ -85,6 +86,7 @@ impl Scene {
     pub(super) fn restarted(mut self) -> Self {
         (self.memory, self.passed, self.run_for) = (Memory::default(), Duration::ZERO, Duration::ZERO);
         self.memory.observe(&self.node, self.now());
+        self.memory.observe_budgets(&self.host.budgets, self.now());
         self
     }
 
@@ -95,7 +97,6 @@ impl Scene {
 
     /// The evictions that follow from this scene are posted, and none is answered.
     pub(super) fn posts(mut self) -> Self {
-        self.memory.observe_budgets(&self.host.budgets, self.now());
         let Action::Evict(evicts) = self.step().action else { panic!("no evictions: {:?}", self.step()) };
         for evict in evicts {
             self.memory.evicting(&evict, self.now());
@@ -148,6 +149,7 @@ impl Scene {
             ("version", version) => host.os_version = Some(version.into()),
             ("pods", names) => host.pods = Some(pods(names)),
             ("budgets", texts) => host.budgets = budgets(texts),
+            ("no-budgets", _) => host.budgets = Budgets(None),
             ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
@@ -176,12 +178,13 @@ fn pods(names: &str) -> Vec<PodView> {
     names.split('+').filter(|name| !name.is_empty()).map(pod).collect()
 }
 
-/// `web:1:7`: all budgets of the namespace; that of the app `web` allows 1 and is at version 7. Empty: there are none.
+/// `web:1:7`: the budget of the app `web` allows 1 and is at version 7. Empty: there are none.
 fn budgets(texts: &str) -> Budgets {
     let budget = |text: &str| {
         let [name, allowed, version] = text.split(':').collect::<Vec<_>>()[..] else { panic!("{text}") };
         let stale = allowed == "stale";
         BudgetView {
+            namespace: "default".into(),
             name: name.into(),
             seen: BudgetSeen { uid: name.into(), version: version.into() },
             selector: format!("app={}", name.trim_end_matches('*')).parse().ok(),
@@ -191,9 +194,7 @@ fn budgets(texts: &str) -> Budgets {
             needs: (2, 2),
         }
     };
-    let mut known = Budgets::default();
-    known.insert("default".into(), texts.split('+').filter(|text| !text.is_empty()).map(budget).collect());
-    known
+    Budgets(Some(texts.split('+').filter(|text| !text.is_empty()).map(budget).collect()))
 }
 
 fn node(words: &str) -> NodeView {
