@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reboot_core::drain::PodView;
+use reboot_core::drain::{Budgets, PodView};
 use reboot_core::ids::BootId;
 use reboot_core::step::{CallReply, Engine, HostView};
 use tokio::sync::watch;
@@ -70,14 +70,14 @@ impl Machine {
     }
 
     /// The machine as the watches know it.
-    pub fn view(&mut self, pods: Option<Vec<PodView>>) -> HostView {
+    pub fn view(&mut self, pods: Option<Vec<PodView>>, budgets: Budgets) -> HostView {
         let engine = sort_engine(&self.engine.borrow_and_update());
-        self.view_with(engine, pods, None)
+        self.view_with(engine, pods, budgets, None)
     }
 
     /// The machine with update_engine and logind asked just now.
-    pub fn fresh_view(&mut self, (engine, preparing): Asked, pods: Vec<PodView>) -> HostView {
-        self.view_with(sort_engine(&engine), Some(pods), preparing)
+    pub fn fresh_view(&mut self, (engine, preparing): &Asked, pods: Vec<PodView>, budgets: Budgets) -> HostView {
+        self.view_with(sort_engine(engine), Some(pods), budgets, *preparing)
     }
 
     /// Asks update_engine and logind, for [`Machine::fresh_view`].
@@ -96,13 +96,20 @@ impl Machine {
         }
     }
 
-    fn view_with(&mut self, engine: Engine, pods: Option<Vec<PodView>>, preparing: Option<bool>) -> HostView {
+    fn view_with(
+        &mut self,
+        engine: Engine,
+        pods: Option<Vec<PodView>>,
+        budgets: Budgets,
+        preparing: Option<bool>,
+    ) -> HostView {
         HostView {
             boot: self.boot(),
             os_version: self.os_version.clone(),
             uptime: host::uptime().unwrap_or_default(),
             engine,
             pods,
+            budgets,
             preparing_for_shutdown: preparing,
             other_manager: self.other_manager.clone(),
         }

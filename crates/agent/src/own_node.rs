@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use reboot_core::annotations::{AGENT_MANAGER, NodePatch};
 use reboot_core::ids::parse_version;
@@ -22,7 +23,8 @@ impl OwnNode {
     /// Begins to watch the Node of this name.
     pub fn new(client: Client, name: &str) -> Self {
         let api: Api<Node> = Api::all(client);
-        let watched = Watched::new(api.clone(), &format!("metadata.name={name}"), |node| NodeView::from(node));
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let watched = Watched::new(api.clone(), config, |node| NodeView::from(node));
         Self { api, name: name.to_owned(), watched, newest: None }
     }
 
@@ -35,7 +37,7 @@ impl OwnNode {
     pub async fn changed(&mut self) {
         loop {
             self.watched.changed().await;
-            let seen = self.watched.current().and_then(|nodes| nodes.values().next_back()).cloned();
+            let seen = self.watched.values().and_then(|mut nodes| nodes.pop());
             match seen {
                 Some(node) if self.is_newer(&node) => {
                     self.newest = Some(node);

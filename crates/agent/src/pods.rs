@@ -1,15 +1,17 @@
-//! The pods of the agent's own node: watched while a cycle is under way, listed afresh, evicted.
+//! The pods of the agent's own node: watched while a cycle is under way, listed afresh, evicted; and the budgets that
+//! have a say in it.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
 use kube::api::{ListParams, PostParams};
 use kube::core::Status;
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use reboot_core::annotations::EVICTION_LABEL;
-use reboot_core::drain::{PodRef, PodView};
+use reboot_core::drain::{BudgetView, PodRef, PodView, Refusal};
 use reboot_core::step::EvictReply;
 use reboot_runtime::call::{CallError, call, call_within};
 
@@ -34,7 +36,14 @@ impl Pods {
 
     /// Begins to watch them.
     pub fn watch(&self) -> Watched<Pod, PodView> {
-        Watched::new(Api::all(self.client.clone()), &self.selector, |pod| PodView::from(pod))
+        let config = watcher::Config::default().fields(&self.selector);
+        Watched::new(Api::all(self.client.clone()), config, |pod| PodView::from(pod))
+    }
+
+    /// Begins to watch every `PodDisruptionBudget`. One watch of all costs the API server less than one for each namespace
+    /// of the node's pods.
+    pub fn watch_budgets(&self) -> Watched<PodDisruptionBudget, BudgetView> {
+        Watched::new(Api::all(self.client.clone()), watcher::Config::default(), |budget| BudgetView::from(budget))
     }
 
     /// Lists them from the API server's store, not from a cache.
@@ -70,18 +79,82 @@ impl Pods {
     }
 }
 
-/// The cause that the API server names when a `PodDisruptionBudget` refuses an eviction
-/// (`pkg/registry/core/pod/storage/eviction.go`).
+/// Sorts what the API server answers to an eviction (`pkg/registry/core/pod/storage/eviction.go`).
+fn sort(answer: Result<(), CallError>) -> EvictReply {
+    let error = match answer {
+        // 404: the pod is gone.
+        Ok(()) | Err(CallError::Gone(_)) => return EvictReply::Accepted,
+        Err(error) => error,
+    };
+    let words = || error.status().map_or_else(|| error.to_string(), |status| status.message.clone());
+    EvictReply::Refused(match &error {
+        _ if error.cause(BUDGET).is_some() => Refusal::Budget(error.cause(BUDGET).unwrap_or_default().to_owned()),
+        _ if error.cause(NAMESPACE_TERMINATING).is_some() => Refusal::NamespaceTerminating,
+        CallError::Throttled { retry_after, .. } => Refusal::Throttled(*retry_after),
+        CallError::Conflict(_) if words().contains(OTHER_UID) => Refusal::Replaced,
+        CallError::Conflict(_) => Refusal::Conflict,
+        CallError::Refused(answer) if matches!(answer.status.code, 401 | 403) => Refusal::Forbidden(words()),
+        CallError::Refused(_) | CallError::Gone(_) => Refusal::NotAdmitted(words()),
+        CallError::Unknown(words) if words.contains(SEVERAL_BUDGETS) => Refusal::SeveralBudgets,
+        CallError::Unknown(words) => Refusal::NoAnswer(words.clone()),
+    })
+}
+
+/// The cause of a refusal by a `PodDisruptionBudget`.
 const BUDGET: &str = "DisruptionBudget";
 
-fn sort(answer: Result<(), CallError>) -> EvictReply {
-    match answer {
-        // 404: the pod is gone. (409 means that its name belongs to another pod now, or that two writes met: the watch
-        // of the pods tells which, so it is tried again like any other refusal.)
-        Ok(()) | Err(CallError::Gone(_)) => EvictReply::Accepted,
-        Err(error) => match error.cause(BUDGET) {
-            Some(words) => EvictReply::Refused(format!("PodDisruptionBudget: {words}")),
-            None => EvictReply::Refused(error.to_string()),
-        },
+/// The cause of a refusal where the namespace is being deleted.
+const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+
+/// In the words of a refusal because the UID is another one; there is no cause to go by.
+const OTHER_UID: &str = "UID in precondition";
+
+/// In the words of the 500 for a pod that more than one budget guards; there is no cause to go by.
+const SEVERAL_BUDGETS: &str = "more than one PodDisruptionBudget";
+
+#[cfg(test)]
+mod tests {
+    use kube::core::response::{StatusCause, StatusDetails};
+
+    use super::*;
+
+    async fn check(code: u16, reason: &str, message: &str, cause: Option<(&str, &str)>, expected: Result<(), Refusal>) {
+        let (reason_of_cause, words) = cause.unwrap_or_default();
+        let cause = StatusCause { reason: reason_of_cause.into(), message: words.into(), field: String::new() };
+        let details = StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: vec![cause],
+            retry_after_seconds: if code == 429 { 10 } else { 0 },
+        };
+        let status = Status::failure(message, reason).with_code(code).with_details(details);
+        let answer = call("evicting a pod", std::future::ready(Err(kube::Error::Api(status.boxed())))).await;
+        let expected = expected.map_or_else(EvictReply::Refused, |()| EvictReply::Accepted);
+        assert_eq!(sort(answer), expected, "{code} {reason} {message}");
+    }
+
+    #[tokio::test]
+    async fn every_answer_to_an_eviction_has_a_reason_of_its_own() {
+        let needs = "The disruption budget web needs 2 healthy pods and has 2 currently";
+        let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        let uid = "Precondition failed: UID in precondition: a, UID in object meta: b";
+        let ten = Some(Duration::from_secs(10));
+        let (budget, terminating) = (Some(("DisruptionBudget", needs)), Some(("NamespaceTerminating", "x")));
+        let no = |refusal: fn(String) -> Refusal, words: &str| Err(refusal(words.into()));
+        check(404, "NotFound", "pods web-0 not found", None, Ok(())).await;
+        check(429, "TooManyRequests", "Cannot evict pod", budget, no(Refusal::Budget, needs)).await;
+        check(429, "TooManyRequests", "too many requests", None, Err(Refusal::Throttled(ten))).await;
+        check(500, "InternalError", two, None, Err(Refusal::SeveralBudgets)).await;
+        check(403, "Forbidden", "being terminated", terminating, Err(Refusal::NamespaceTerminating)).await;
+        check(409, "Conflict", uid, None, Err(Refusal::Replaced)).await;
+        check(409, "Conflict", "the object has been modified", None, Err(Refusal::Conflict)).await;
+        check(403, "Forbidden", "no right", None, no(Refusal::Forbidden, "no right")).await;
+        check(401, "Unauthorized", "who", None, no(Refusal::Forbidden, "who")).await;
+        check(422, "Invalid", "a policy", None, no(Refusal::NotAdmitted, "a policy")).await;
+        check(400, "BadRequest", "a webhook", None, no(Refusal::NotAdmitted, "a webhook")).await;
+        let lost = "evicting a pod: 504 Timeout: slow";
+        check(504, "Timeout", "slow", None, no(Refusal::NoAnswer, lost)).await;
     }
 }

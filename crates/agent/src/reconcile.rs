@@ -1,5 +1,6 @@
 //! The agent's loop: look, decide ([`reboot_core::step`]), do the one thing that was decided, and again.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -7,9 +8,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
-use reboot_core::drain::{PodRef, PodView};
+use reboot_core::drain::{BudgetView, Budgets, PodRef, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
 use reboot_runtime::call::CallError;
@@ -18,14 +20,11 @@ use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
 use tracing::{info, warn};
 
-use crate::machine::Machine;
+use crate::machine::{Asked, Machine};
 use crate::metrics::{EvictionLabels, Metrics};
 use crate::own_node::OwnNode;
 use crate::pods::Pods;
 use crate::watched::Watched;
-
-/// How many evictions are posted at once.
-const EVICTIONS_IN_FLIGHT: usize = 8;
 
 /// How long evictions under way are waited for at the end of the process. The API server counts the pod of an eviction
 /// that is cut short as disrupted, without deleting it, until the disruption controller gives it up after 2 minutes
@@ -58,22 +57,26 @@ pub struct Reconciler {
 /// The state between two turns of the loop. Losing it in a restart costs time, never safety.
 struct State {
     memory: Memory,
-    watched: Option<Watched<Pod, PodView>>,
+    watched: Option<Watches>,
     evictions: FuturesUnordered<BoxFuture<'static, (String, EvictReply)>>,
-    queue: Vec<PodRef>,
     failures: u32,
     started: Instant,
     said: Option<String>,
+}
+
+/// What is watched while a cycle is under way.
+struct Watches {
+    pods: Watched<Pod, PodView>,
+    budgets: Watched<PodDisruptionBudget, BudgetView>,
 }
 
 impl Reconciler {
     /// Runs until the process is asked to end. A cycle under way stays as it is on the Node, and goes on from there.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
         let mut state = State {
-            memory: Memory::default(),
+            memory: Memory::seeded(RandomState::new().build_hasher().finish()),
             watched: None,
             evictions: FuturesUnordered::new(),
-            queue: Vec::new(),
             failures: 0,
             started: Instant::now(),
             said: None,
@@ -108,9 +111,9 @@ impl Reconciler {
             };
             self.ready.set(true);
             self.observe(&node, state);
-            let pods = state.watched.as_ref().and_then(Watched::current);
-            let pods = pods.map(|pods| pods.values().cloned().collect());
-            let host = self.machine.view(pods);
+            let pods = state.watched.as_ref().and_then(|watched| watched.pods.values());
+            let host = self.machine.view(pods, state.budgets());
+            state.memory.observe_budgets(&host.budgets, state.now());
             let decided = self.decide(&node, &host, state, false);
             let done = match decided.action {
                 Action::Refresh => self.act_on_fresh_view(state).await,
@@ -138,9 +141,8 @@ impl Reconciler {
         let drains = node.in_progress.get().is_some_and(|progress| Some(progress.id.boot) == boot);
         if !drains {
             state.watched = None;
-            state.queue.clear();
         } else if state.watched.is_none() {
-            state.watched = Some(self.pods.watch());
+            state.watched = Some(Watches { pods: self.pods.watch(), budgets: self.pods.watch_budgets() });
         }
     }
 
@@ -155,15 +157,30 @@ impl Reconciler {
     }
 
     /// Reads the Node, update_engine, logind and the pods, and acts on what follows from exactly that.
+    ///
+    /// Before the point of no return the Node need not be read: whatever is decided about it is a write at the
+    /// resourceVersion of the view, which fails where that is not the newest.
     async fn act_on_fresh_view(&mut self, state: &mut State) -> Done {
-        let (node, pods, asked) = tokio::join!(self.node.refresh(), self.pods.list(), self.machine.ask());
+        let committed = state.memory.is_committed();
+        let node = async { if committed { self.node.refresh().await } else { Ok(()) } };
+        let (node, pods, asked) = tokio::join!(node, self.pods.list(), self.machine.ask());
         let pods = match node.and(pods) {
             Ok(pods) => pods,
             Err(error) => return failed(&error),
         };
+        let done = self.act_on(&asked, pods.clone(), state).await;
+        // The write that is the point of no return rests on this very reading, and so does the call that follows it.
+        if matches!(done, Done::Again) && state.memory.is_committed() && !committed {
+            return self.act_on(&asked, pods, state).await;
+        }
+        done
+    }
+
+    /// Acts on what was just read; the Node is that of the latest reading or write.
+    async fn act_on(&mut self, asked: &Asked, pods: Vec<PodView>, state: &mut State) -> Done {
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, state.now());
-        let host = self.machine.fresh_view(asked, pods);
+        let host = self.machine.fresh_view(asked, pods, state.budgets());
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
@@ -176,12 +193,11 @@ impl Reconciler {
         match action {
             Action::Wait | Action::Refresh => Done::Wait,
             Action::Write(patch, note) => self.write(&patch, note, node, state).await,
-            Action::Evict(pods) => {
-                for pod in pods {
-                    state.memory.evicting(&pod.uid);
-                    state.queue.push(pod);
+            Action::Evict(evictions) => {
+                for evict in evictions {
+                    state.memory.evicting(&evict, state.now());
+                    self.post_eviction(evict.pod, state);
                 }
-                self.post_evictions(state);
                 Done::Again
             }
             Action::Reboot => {
@@ -202,6 +218,9 @@ impl Reconciler {
             };
         }
         state.memory.wrote(state.now());
+        if let Some(node) = self.node.view() {
+            state.memory.observe(node, state.now());
+        }
         if let Some(note) = note {
             self.tell(before, &note, state);
         }
@@ -229,23 +248,23 @@ impl Reconciler {
         });
     }
 
-    fn post_evictions(&self, state: &mut State) {
-        while state.evictions.len() < EVICTIONS_IN_FLIGHT {
-            let Some(pod) = state.queue.pop() else { return };
-            let pods = self.pods.clone();
-            state.evictions.push(Box::pin(async move {
-                let uid = pod.uid.clone();
-                let reply = pods.evict(pod).await;
-                (uid, reply)
-            }));
-        }
+    fn post_eviction(&self, pod: PodRef, state: &mut State) {
+        let pods = self.pods.clone();
+        state.evictions.push(Box::pin(async move {
+            let uid = pod.uid.clone();
+            let reply = pods.evict(pod).await;
+            (uid, reply)
+        }));
     }
 
     /// Waits until there is something new to decide on.
     async fn something(&mut self, state: &mut State, delay: Option<Duration>) {
-        let pods_changed = async {
+        let pods_or_budgets_changed = async {
             match &mut state.watched {
-                Some(watched) => watched.changed().await,
+                Some(Watches { pods, budgets }) => tokio::select! {
+                    () = pods.changed() => {}
+                    () = budgets.changed() => {}
+                },
                 None => std::future::pending().await,
             }
         };
@@ -259,12 +278,11 @@ impl Reconciler {
             () = self.liveness.turn() => {}
             () = self.node.changed() => {}
             () = self.machine.engine_changed() => {}
-            () = pods_changed => {}
+            () = pods_or_budgets_changed => {}
             Some((uid, reply)) = state.evictions.next() => {
                 let result = if reply == EvictReply::Accepted { "accepted" } else { "refused" };
                 self.metrics.evictions.get_or_create(&EvictionLabels { result }).inc();
                 state.memory.evicted(&uid, reply, state.now());
-                self.post_evictions(state);
             }
             () = later => {}
         }
@@ -289,6 +307,10 @@ fn failed(error: &CallError) -> Done {
 }
 
 impl State {
+    fn budgets(&self) -> Budgets {
+        Budgets(self.watched.as_ref().and_then(|watched| watched.budgets.values()))
+    }
+
     fn now(&self) -> Now {
         Now { mono: self.started.elapsed(), wall: jiff::Timestamp::now() }
     }

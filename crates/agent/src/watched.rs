@@ -5,13 +5,15 @@ use std::fmt::Debug;
 
 use futures::stream::{BoxStream, StreamExt as _};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event, InitialListStrategy, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-/// The objects that a field selector selects, as values of type `V` by UID.
+/// The objects that a watch is for, as values of type `V` by UID.
 pub struct Watched<K, V> {
+    api: Api<K>,
+    config: watcher::Config,
     events: BoxStream<'static, watcher::Result<Event<K>>>,
     view: fn(&K) -> V,
     listing: BTreeMap<String, V>,
@@ -23,18 +25,24 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Begins to watch. A watch that breaks is begun anew, with backoff.
-    pub fn new(api: Api<K>, field_selector: &str, view: fn(&K) -> V) -> Self {
-        let config = watcher::Config::default().fields(field_selector);
-        let events = watcher(api, config).default_backoff().boxed();
-        Self { events, view, listing: BTreeMap::new(), current: None }
+    ///
+    /// The first list comes through the watch itself where the API server can do that
+    /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>): one request instead of two.
+    pub fn new(api: Api<K>, config: watcher::Config, view: fn(&K) -> V) -> Self {
+        let config = config.streaming_lists();
+        let events = begin(&api, &config);
+        Self { api, config, events, view, listing: BTreeMap::new(), current: None }
     }
 
     /// The objects; `None` until they have been listed once.
-    pub fn current(&self) -> Option<&BTreeMap<String, V>> {
-        self.current.as_ref()
+    pub fn values(&self) -> Option<Vec<V>>
+    where
+        V: Clone,
+    {
+        self.current.as_ref().map(|current| current.values().cloned().collect())
     }
 
-    /// Waits until [`Watched::current`] has changed. Safe to drop and call again.
+    /// Waits until [`Watched::values`] has changed. Safe to drop and call again.
     pub async fn changed(&mut self) {
         while let Some(event) = self.events.next().await {
             match event {
@@ -43,11 +51,21 @@ where
                         return;
                     }
                 }
+                Err(watcher::Error::WatchStartFailed(error)) if self.cannot_stream(&error) => {
+                    self.config.initial_list_strategy = InitialListStrategy::ListWatch;
+                    self.events = begin(&self.api, &self.config);
+                }
                 Err(error) => warn!(kind = %K::kind(&()), "watching: {error}"),
             }
         }
         // The watcher's stream has no end; were it to end, nothing would change any more.
         std::future::pending::<()>().await;
+    }
+
+    /// Whether the API server refused because it cannot list through a watch (before Kubernetes 1.32, as a rule).
+    fn cannot_stream(&self, error: &kube::Error) -> bool {
+        let streams = self.config.initial_list_strategy == InitialListStrategy::StreamingList;
+        streams && matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422))
     }
 
     fn apply(&mut self, event: &Event<K>) -> bool {
@@ -70,6 +88,13 @@ where
         }
         true
     }
+}
+
+fn begin<K>(api: &Api<K>, config: &watcher::Config) -> BoxStream<'static, watcher::Result<Event<K>>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    watcher(api.clone(), config.clone()).default_backoff().boxed()
 }
 
 fn uid<K: Resource>(object: &K) -> String {

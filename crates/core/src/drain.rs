@@ -1,11 +1,19 @@
 //! Which pods a drain evicts, which it leaves, and when it is over.
 
+mod budget;
+mod refusal;
+
+pub use budget::{BudgetSeen, BudgetView, Budgets, Guard};
+pub use refusal::Refusal;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 /// Names one pod beyond doubt: names come back, UIDs do not.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodRef {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -22,7 +30,7 @@ impl fmt::Display for PodRef {
 }
 
 /// One pod of the node as the drain sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodView {
     /// Which pod.
     pub pod: PodRef,
@@ -30,12 +38,31 @@ pub struct PodView {
     pub fate: Fate,
     /// Whether it is being deleted already.
     pub terminating: bool,
+    /// `metadata.labels`, by which a `PodDisruptionBudget` selects it.
+    pub labels: BTreeMap<String, String>,
+    /// The UID of its controller, where it has one. Pods of one controller are usually under one `PodDisruptionBudget`.
+    pub controller: Option<String>,
+    /// How it is, as far as a `PodDisruptionBudget` asks.
+    pub health: Health,
+}
+
+/// What a `PodDisruptionBudget` wants to know of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Condition Ready is True.
+    #[default]
+    Ready,
+    /// It runs, and condition Ready is not True.
+    NotReady,
+    /// It has not started: the API server evicts it without asking a budget.
+    Pending,
 }
 
 /// What a drain does with a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fate {
     /// Evict it and wait until it is gone.
+    #[default]
     Evict,
     /// Its DaemonSet would put it back at once, and tolerates the cordon.
     LeaveDaemonSet,
@@ -56,16 +83,36 @@ impl From<&Pod> for PodView {
             },
             fate: fate(pod),
             terminating: meta.deletion_timestamp.is_some(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            controller: controller(pod).map(|owner| owner.uid.clone()),
+            health: health(pod),
         }
+    }
+}
+
+fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref())
+}
+
+fn health(pod: &Pod) -> Health {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    if phase(pod) == Some("Pending") {
+        Health::Pending
+    } else if conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+        Health::Ready
+    } else {
+        Health::NotReady
     }
 }
 
 /// The order of the questions is kubectl's (`pkg/drain/filters.go`), so that both agree on a pod that fits two rows.
 fn fate(pod: &Pod) -> Fate {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let finished = matches!(phase, Some("Succeeded" | "Failed"));
-    let mut owners = pod.metadata.owner_references.iter().flatten();
-    let of_daemon_set = owners.any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet");
+    let finished = matches!(phase(pod), Some("Succeeded" | "Failed"));
+    let of_daemon_set = controller(pod).is_some_and(|owner| owner.kind == "DaemonSet");
     let annotations = pod.metadata.annotations.as_ref();
     let mirror = annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"));
     if finished {

@@ -27,6 +27,7 @@ pub mod annotations;
 pub mod audit;
 pub mod drain;
 pub mod ids;
+pub mod jitter;
 pub mod lease;
 pub mod ledger;
 pub mod node;

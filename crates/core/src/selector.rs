@@ -1,4 +1,4 @@
-//! Label selectors as `kubectl -l` writes them, applied to Nodes.
+//! Label selectors, as `kubectl -l` writes them and as objects carry them.
 //!
 //! Grammar: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api>.
 
@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Which nodes the operator is for. The default selects all.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+/// Which objects are meant, by their labels. The default selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(Vec<Requirement>);
 
@@ -50,6 +52,28 @@ impl FromStr for Selector {
             return Ok(Self::default());
         }
         split_outside_parentheses(text).into_iter().map(parse_requirement).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl TryFrom<&LabelSelector> for Selector {
+    type Error = ParseSelectorError;
+
+    /// # Errors
+    /// For an operator that is none of those that the API server accepts.
+    fn try_from(selector: &LabelSelector) -> Result<Self, ParseSelectorError> {
+        let labels = selector.match_labels.iter().flatten();
+        let labels = labels.map(|(key, value)| Ok(Requirement::In(key.clone(), vec![value.clone()])));
+        let expressions = selector.match_expressions.iter().flatten().map(|expression| {
+            let (key, values) = (expression.key.clone(), expression.values.clone().unwrap_or_default());
+            match expression.operator.as_str() {
+                "In" => Ok(Requirement::In(key, values)),
+                "NotIn" => Ok(Requirement::NotIn(key, values)),
+                "Exists" => Ok(Requirement::Exists(key)),
+                "DoesNotExist" => Ok(Requirement::Absent(key)),
+                operator => Err(ParseSelectorError(format!("{key} {operator}"))),
+            }
+        });
+        labels.chain(expressions).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -104,6 +128,8 @@ fn is_label_text(text: &str, punctuation: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[track_caller]
@@ -125,6 +151,29 @@ mod tests {
         check("a notin (1,2)", "a=2", Some(false));
         check("!a", "a=1", Some(false));
         check("node-role.kubernetes.io/worker=", "node-role.kubernetes.io/worker=", Some(true));
+    }
+
+    #[track_caller]
+    fn check_object(selector: serde_json::Value, labels: &str, expected: Option<bool>) {
+        let labels = labels.split(' ').filter_map(|pair| pair.split_once('='));
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let object: LabelSelector = serde_json::from_value(selector.clone()).unwrap();
+        let matched = Selector::try_from(&object).ok().map(|selector| selector.matches(&labels));
+        assert_eq!(matched, expected, "{selector}");
+    }
+
+    #[test]
+    fn the_selector_of_an_object_means_what_it_means_to_the_api_server() {
+        let expression = |operator: &str, values: &[&str]| json!({ "matchExpressions": [{ "key": "a", "operator": operator, "values": values }] });
+        check_object(json!({}), "a=1", Some(true));
+        check_object(json!({ "matchLabels": { "a": "1", "b": "2" } }), "a=1 b=2", Some(true));
+        check_object(json!({ "matchLabels": { "a": "1", "b": "2" } }), "a=1", Some(false));
+        check_object(expression("In", &["1", "2"]), "a=2", Some(true));
+        check_object(expression("NotIn", &["1"]), "a=1", Some(false));
+        check_object(expression("NotIn", &["1"]), "b=1", Some(true));
+        check_object(expression("Exists", &[]), "a=1", Some(true));
+        check_object(expression("DoesNotExist", &[]), "a=1", Some(false));
+        check_object(expression("Gt", &["1"]), "a=2", None);
     }
 
     #[test]

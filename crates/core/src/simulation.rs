@@ -3,6 +3,7 @@
 //! node that asks must be rebooted and clean, driven by nothing but changes and the wake-ups that both sides ask for.
 
 mod agent;
+mod budget;
 mod controller;
 mod faults;
 mod machine;
@@ -86,7 +87,7 @@ fn wake_ups(world: &World) -> impl Iterator<Item = Duration> {
     let controller = world.controllers[0].as_ref().and_then(|controller| controller.wake);
     let agents = world.hosts.iter().filter_map(|host| host.agent.as_ref()?.wake);
     let machines = world.hosts.iter().filter_map(|host| host.machine.due());
-    machines.chain(agents).chain(controller)
+    machines.chain(agents).chain(controller).chain(world.budget.due())
 }
 
 /// The boot that a node asks to end, if it does.

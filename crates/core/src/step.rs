@@ -6,16 +6,20 @@
 mod ask;
 mod cycle;
 mod drain;
+mod evictions;
 mod finish;
 mod memory;
 
-pub use memory::{CallReply, EvictReply, Memory};
+pub use drain::Evict;
+pub use evictions::{EvictReply, Under};
+pub(crate) use memory::doubling;
+pub use memory::{CallReply, Memory};
 
 use std::time::Duration;
 
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::drain::{PodRef, PodView};
+use crate::drain::{Budgets, PodView};
 use crate::ids::BootId;
 use crate::node::NodeView;
 use crate::values::Field;
@@ -65,6 +69,8 @@ pub struct HostView {
     pub engine: Engine,
     /// The pods of the node; `None` until they have been listed.
     pub pods: Option<Vec<PodView>>,
+    /// Every `PodDisruptionBudget`, from a watch.
+    pub budgets: Budgets,
     /// logind's `PreparingForShutdown`; `None`: not known.
     pub preparing_for_shutdown: Option<bool>,
     /// Another reboot manager that is active on this machine.
@@ -95,8 +101,8 @@ pub enum Action {
     Wait,
     /// Write to the Node at the resourceVersion of the view; then say the note, if there is one.
     Write(NodePatch, Option<Note>),
-    /// Post an eviction for each of these pods.
-    Evict(Vec<PodRef>),
+    /// Post these evictions, all at once.
+    Evict(Vec<Evict>),
     /// Read node, engine, pods and `PreparingForShutdown`, and decide again on that.
     Refresh,
     /// Call logind.

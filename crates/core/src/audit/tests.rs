@@ -84,8 +84,7 @@ impl World {
     fn calls(mut self, name: &str, pods: usize, pods_may_be_left: bool) -> Self {
         let pod = PodView {
             pod: PodRef { namespace: "default".into(), name: "web".into(), uid: "web".into() },
-            fate: Fate::Evict,
-            terminating: false,
+            ..PodView::default()
         };
         let violations = self.audit.logind_called(name, &vec![pod; pods], pods_may_be_left);
         self.found.extend(violations.iter().map(|violation| violation.fault));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{Failure, World};
 use crate::audit::Actor;
-use crate::drain::PodView;
+use crate::drain::{Budgets, PodView};
 use crate::ids::BootId;
 use crate::node::NodeView;
 use crate::step::{Action, EvictReply, HostView, Memory, Situation, Step, step};
@@ -16,6 +16,7 @@ pub(super) struct Agent {
     watched: usize,
     newest: Option<NodeView>,
     pods: Option<Vec<PodView>>,
+    budgets: Budgets,
     started: Duration,
     boot: BootId,
     /// When it wants to look again by itself.
@@ -24,7 +25,8 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn started_at(mono: Duration, boot: BootId) -> Self {
-        Self { memory: Memory::default(), watched: 0, newest: None, pods: None, started: mono, boot, wake: None }
+        let (memory, budgets) = (Memory::seeded(mono.as_secs()), Budgets::default());
+        Self { memory, watched: 0, newest: None, pods: None, budgets, started: mono, boot, wake: None }
     }
 
     /// Something else may happen, the end of this process included.
@@ -39,7 +41,8 @@ impl Agent {
         self.watch(world, host);
         let Some(node) = self.newest.clone() else { return Ok(false) };
         self.memory.observe(&node, self.now(world));
-        let view = world.hosts[host].machine.host_view(self.pods.clone(), false, world.mono);
+        self.memory.observe_budgets(&self.budgets, self.now(world));
+        let view = world.hosts[host].machine.host_view(self.pods.clone(), self.budgets.clone(), false, world.mono);
         let decided = self.decide(world, &node, &view, false);
         self.wake = decided.wake.map(|delay| world.mono + delay);
         match decided.action {
@@ -67,6 +70,10 @@ impl Agent {
         } else if behind == 0 {
             self.pods = Some(world.hosts[host].machine.pods());
         }
+        // A watch of its own, which is behind at other times, or has not begun.
+        if !world.faults || world.random.once_in(2) {
+            self.budgets = world.budget.view();
+        }
     }
 
     fn decide(&mut self, world: &World, node: &NodeView, host: &HostView, fresh: bool) -> Step {
@@ -78,7 +85,7 @@ impl Agent {
         self.read(world, host)?;
         let pods = world.hosts[host].machine.pods();
         self.disturb(world, host)?;
-        let view = world.hosts[host].machine.host_view(Some(pods), true, world.mono);
+        let view = world.hosts[host].machine.host_view(Some(pods), self.budgets.clone(), true, world.mono);
         let Some(node) = self.newest.clone() else { return Ok(true) };
         self.memory.observe(&node, self.now(world));
         let decided = self.decide(world, &node, &view, true);
@@ -112,11 +119,11 @@ impl Agent {
                 self.memory.wrote(self.now(world));
             }
             Action::Evict(pods) => {
-                for pod in pods {
-                    self.memory.evicting(&pod.uid);
+                for evict in pods {
+                    self.memory.evicting(&evict, self.now(world));
                     self.disturb(world, host)?;
-                    let reply: EvictReply = world.evict(host, &pod.uid);
-                    self.memory.evicted(&pod.uid, reply, self.now(world));
+                    let reply: EvictReply = world.evict(host, &evict.pod.uid);
+                    self.memory.evicted(&evict.pod.uid, reply, self.now(world));
                 }
             }
             Action::Reboot => {

@@ -37,6 +37,7 @@ impl World {
             25..=30 => self.time_passes(),
             31..=33 => self.person_acts(host),
             34 => self.engine_speaks(host),
+            35 if self.random.once_in(4) => self.disrupt(),
             35 => self.hosts[host].machine.add_pod(),
             36 => self.late_write(),
             37 => self.crash(host),
@@ -53,6 +54,7 @@ impl World {
     /// Time passes, and what is due on the machines happens.
     pub(super) fn pass(&mut self, delay: Duration) {
         self.mono += delay;
+        self.budget.elapse(self.mono);
         for host in 0..self.hosts.len() {
             self.elapse(host);
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::budget::LABEL;
 use super::random::Random;
 use super::world::{ApiNode, World};
 use crate::audit::Actor;
-use crate::drain::{Fate, PodRef, PodView};
+use crate::drain::{Budgets, Fate, PodRef, PodView, Refusal};
 use crate::ids::BootId;
 use crate::step::{CallReply, Engine, EvictReply, HostView};
 
@@ -70,9 +71,12 @@ impl Machine {
     pub(super) fn add_pod(&mut self) {
         self.made += 1;
         let name = format!("pod-{}", self.made);
-        let fate = if self.made.is_multiple_of(4) { Fate::LeaveDaemonSet } else { Fate::Evict };
-        let view =
-            PodView { pod: PodRef { namespace: "default".into(), uid: name.clone(), name }, fate, terminating: false };
+        let fate = if self.made.is_multiple_of(5) { Fate::LeaveDaemonSet } else { Fate::Evict };
+        let pod = PodRef { namespace: "default".into(), uid: name.clone(), name };
+        // Every other pod is under the budget.
+        let (key, value) = LABEL;
+        let labels = self.made.is_multiple_of(2).then(|| (key.to_owned(), value.to_owned())).into_iter().collect();
+        let view = PodView { pod, fate, labels, ..PodView::default() };
         self.pods.push(Pod { view, gone_at: None });
     }
 
@@ -81,13 +85,20 @@ impl Machine {
     }
 
     /// What the agent sees; `pods` and `preparing` as far as it has read them.
-    pub(super) fn host_view(&self, pods: Option<Vec<PodView>>, fresh: bool, mono: Duration) -> HostView {
+    pub(super) fn host_view(
+        &self,
+        pods: Option<Vec<PodView>>,
+        budgets: Budgets,
+        fresh: bool,
+        mono: Duration,
+    ) -> HostView {
         HostView {
             boot: Some(self.boot),
             os_version: Some(self.os_version.to_string()),
             uptime: mono.saturating_sub(self.booted_at),
             engine: self.engine.clone(),
             pods,
+            budgets,
             preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
             other_manager: None,
         }
@@ -231,16 +242,21 @@ impl World {
 
     /// An eviction reaches the API server.
     pub(super) fn evict(&mut self, host: usize, uid: &str) -> EvictReply {
-        let (refused, gone_at) = (self.faults && self.random.once_in(3), self.mono + seconds(&mut self.random, 60));
-        if refused {
-            return EvictReply::Refused("PodDisruptionBudget web".into());
+        let gone_at = self.mono + seconds(&mut self.random, 60);
+        let replaced_at = self.mono + seconds(&mut self.random, 60);
+        if self.faults && self.random.once_in(5) {
+            return EvictReply::Refused(Refusal::Throttled(None));
         }
-        let machine = &mut self.hosts[host].machine;
-        for pod in machine.pods.iter_mut().filter(|pod| pod.view.pod.uid == uid && pod.gone_at.is_none()) {
+        let Self { hosts, budget, .. } = self;
+        let guarded = |pod: &Pod| pod.view.labels.contains_key(LABEL.0);
+        for pod in hosts[host].machine.pods.iter_mut().filter(|pod| pod.view.pod.uid == uid && pod.gone_at.is_none()) {
+            if let Some(refusal) = guarded(pod).then(|| budget.take(replaced_at).err()).flatten() {
+                return EvictReply::Refused(refusal);
+            }
             (pod.gone_at, pod.view.terminating) = (Some(gone_at), true);
         }
         if self.faults && self.random.once_in(10) {
-            return EvictReply::Refused("timeout".into());
+            return EvictReply::Refused(Refusal::NoAnswer("timeout".into()));
         }
         EvictReply::Accepted
     }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntr
 use serde_json::{Value, json};
 
 use super::agent::Agent;
+use super::budget::Budget;
 use super::controller::Controller;
 use super::machine::Machine;
 use super::random::Random;
@@ -81,6 +82,7 @@ pub(super) struct World {
     pub(super) controllers: Vec<Option<Controller>>,
     pub(super) plan_policy: crate::plan::Policy,
     pub(super) step_policy: crate::step::Policy,
+    pub(super) budget: Budget,
     pub(super) audit: Audit,
     pub(super) violations: Vec<Violation>,
     pub(super) faults: bool,
@@ -116,6 +118,7 @@ impl World {
                 on_drain_timeout,
                 min_uptime: Duration::from_mins(2),
             },
+            budget: Budget::new(1 + random.below(2)),
             audit: Audit::new(quota, selector),
             violations: Vec::new(),
             faults: true,

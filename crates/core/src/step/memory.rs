@@ -1,20 +1,13 @@
 //! What the agent's process remembers of the cycle under way. Losing it in a restart costs time, never safety.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::drain::Evict;
+use super::evictions::{EvictReply, Evictions};
 use crate::Now;
+use crate::drain::Budgets;
 use crate::node::NodeView;
 use crate::values::{InProgress, Phase};
-
-/// How an eviction was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EvictReply {
-    /// The pod is being deleted, or is gone.
-    Accepted,
-    /// Not now: a PodDisruptionBudget, throttling, or an error; the server's words.
-    Refused(String),
-}
 
 /// How the call to logind was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +25,7 @@ pub enum CallReply {
 pub struct Memory {
     cycle: Option<Cycle>,
     last_write: Option<Duration>,
+    seed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -43,25 +37,8 @@ struct Cycle {
     committed_here: bool,
     spent_before: Duration,
     joined: Duration,
-    evictions: BTreeMap<String, Eviction>,
+    evictions: Evictions,
     call: Call,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Eviction {
-    tries: u32,
-    state: EvictionState,
-}
-
-#[derive(Clone, Debug, Default)]
-enum EvictionState {
-    #[default]
-    InFlight,
-    Accepted,
-    Refused {
-        words: String,
-        again_at: Duration,
-    },
 }
 
 /// The calls to logind of this cycle.
@@ -72,16 +49,6 @@ struct Call {
     answer: Option<CallReply>,
 }
 
-/// How one pod's eviction stands.
-pub(super) enum EvictionStanding<'a> {
-    /// It is to be posted now.
-    Due,
-    /// It is posted, or was accepted.
-    UnderWay,
-    /// It was refused: the words, and how long until the next try.
-    Refused(&'a str, Duration),
-}
-
 impl Cycle {
     fn joined(node: &NodeView, progress: &InProgress, now: Now) -> Self {
         Self {
@@ -90,13 +57,18 @@ impl Cycle {
             committed_here: false,
             spent_before: Duration::from_secs(progress.spent_seconds),
             joined: now.mono,
-            evictions: BTreeMap::new(),
+            evictions: Evictions::none(),
             call: Call::default(),
         }
     }
 }
 
 impl Memory {
+    /// An empty memory whose pauses are spread by this seed.
+    pub fn seeded(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     /// Takes the Node in: a cycle seen there is the one that this process takes part in. To be called before
     /// [`super::step`], with every view of the Node.
     pub fn observe(&mut self, node: &NodeView, now: Now) {
@@ -125,24 +97,24 @@ impl Memory {
         self.last_write = Some(now.mono);
     }
 
-    /// Notes that an eviction has been posted.
-    pub fn evicting(&mut self, uid: &str) {
+    /// Takes in what the watch of the budgets shows. To be called before [`super::step`], with every view of them.
+    pub fn observe_budgets(&mut self, budgets: &Budgets, now: Now) {
         if let Some(cycle) = &mut self.cycle {
-            let eviction = cycle.evictions.entry(uid.to_owned()).or_default();
-            eviction.tries = eviction.tries.saturating_add(1);
-            eviction.state = EvictionState::InFlight;
+            cycle.evictions.observe(budgets, now.mono);
+        }
+    }
+
+    /// Notes that an eviction has been posted.
+    pub fn evicting(&mut self, evict: &Evict, now: Now) {
+        if let Some(cycle) = &mut self.cycle {
+            cycle.evictions.posted(evict, now.mono);
         }
     }
 
     /// Notes how an eviction was answered.
     pub fn evicted(&mut self, uid: &str, reply: EvictReply, now: Now) {
-        if let Some(eviction) = self.cycle.as_mut().and_then(|cycle| cycle.evictions.get_mut(uid)) {
-            eviction.state = match reply {
-                EvictReply::Accepted => EvictionState::Accepted,
-                EvictReply::Refused(words) => {
-                    EvictionState::Refused { words, again_at: now.mono + eviction_delay(eviction.tries) }
-                }
-            };
+        if let Some(cycle) = &mut self.cycle {
+            cycle.evictions.answered(uid, reply, now.mono, self.seed);
         }
     }
 
@@ -183,16 +155,14 @@ impl Memory {
         now.mono.saturating_sub(self.last_write.unwrap_or_default())
     }
 
-    pub(super) fn eviction(&self, uid: &str, now: Now) -> EvictionStanding<'_> {
-        let eviction = self.cycle.as_ref().and_then(|cycle| cycle.evictions.get(uid));
-        match eviction.map(|eviction| &eviction.state) {
-            None => EvictionStanding::Due,
-            Some(EvictionState::InFlight | EvictionState::Accepted) => EvictionStanding::UnderWay,
-            Some(EvictionState::Refused { words, again_at }) => {
-                let left = again_at.saturating_sub(now.mono);
-                if left.is_zero() { EvictionStanding::Due } else { EvictionStanding::Refused(words, left) }
-            }
-        }
+    /// What became of the evictions of this cycle.
+    pub(super) fn evictions(&self) -> &Evictions {
+        static NONE: Evictions = Evictions::none();
+        self.cycle.as_ref().map_or(&NONE, |cycle| &cycle.evictions)
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// What the latest call to logind brought, and how long until the next one is due (zero: now).
@@ -201,11 +171,6 @@ impl Memory {
         let again_at = call.and_then(|call| call.again_at);
         (call.and_then(|call| call.answer.as_ref()), again_at.map_or(Duration::ZERO, |at| at.saturating_sub(now.mono)))
     }
-}
-
-/// Refusals end within seconds when a replacement becomes Ready, so the delay stays short: 0.5 s doubling to 4 s.
-fn eviction_delay(tries: u32) -> Duration {
-    doubling(Duration::from_millis(500), tries, Duration::from_secs(4))
 }
 
 /// A machine needs a while to go down, and delay inhibitors may hold it for minutes: 30 s doubling to 5 min. A call that
@@ -220,7 +185,7 @@ fn call_delay(reply: &CallReply, tries: u32) -> Duration {
 }
 
 /// `first`, doubled with every try after the first, up to `longest`.
-pub(super) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
+pub(crate) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
     let factor = 1_u32.checked_shl(tries.saturating_sub(1)).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
     first.saturating_mul(factor).min(longest)
 }

@@ -2,6 +2,7 @@
 
 mod asked;
 mod cycle;
+mod drain;
 mod scene;
 
 use scene::{Scene, in_words};

@@ -14,34 +14,6 @@ fn rebooting(more: &str) -> String {
     format!("{REBOOTING} {more}")
 }
 
-fn refused(words: &str) -> EvictReply {
-    EvictReply::Refused(words.into())
-}
-
-#[test]
-fn a_drain_evicts_every_pod_once_and_waits_until_it_is_gone() {
-    check(&draining("pods=a+b+c!+d@"), "evict a,b");
-    let posted = scene(&draining("pods=a+b")).evicted("a", EvictReply::Accepted);
-    check_scene(&posted, "evict b");
-    let both = posted.evicted("b", EvictReply::Accepted).wrote();
-    check_scene(&both, "wait");
-    check_scene(&both.then(&draining("pods=a!")), "wait");
-    check_status(&draining("pods=a!+b!+d@"), "Draining: 2 pods left");
-    check_status(&draining(""), "listing the pods");
-}
-
-#[test]
-fn a_refused_eviction_is_tried_again_after_half_a_second_doubling_to_four_and_named() {
-    let mut scene = scene(&draining("pods=a")).wrote();
-    for millis in [500, 1000, 2000, 4000, 4000] {
-        scene = scene.evicted("a", refused("PodDisruptionBudget web"));
-        let step = scene.step();
-        assert_eq!((step.action, step.wake), (Action::Wait, Some(Duration::from_millis(millis))));
-        assert!(step.status.unwrap().contains("default/a is refused: PodDisruptionBudget web"));
-    }
-    check_scene(&scene.after(4), "evict a");
-}
-
 #[test]
 fn every_foreign_change_before_the_point_of_no_return_gives_the_slot_back() {
     let cycle = "cordon=reboot-agent draining=7";

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::drain::{Fate, PodRef, PodView};
+use crate::drain::{BudgetSeen, BudgetView, Budgets, Fate, Health, PodRef, PodView};
 use crate::ids::{GrantId, Serial};
 use crate::node::NodeView;
 use crate::step::*;
@@ -21,7 +21,8 @@ pub(super) struct Scene {
     pub(super) memory: Memory,
     pub(super) policy: Policy,
     pub(super) fresh: bool,
-    pub(super) seconds: u64,
+    /// Since the scene began.
+    pub(super) passed: Duration,
     /// For how long the process had run when the scene began.
     pub(super) run_for: Duration,
 }
@@ -39,6 +40,7 @@ pub(super) fn scene(words: &str) -> Scene {
         uptime: Duration::from_secs(9999),
         engine: Engine::Otherwise,
         pods: None,
+        budgets: Budgets(Some(Vec::new())),
         preparing_for_shutdown: None,
         other_manager: None,
     };
@@ -48,21 +50,21 @@ pub(super) fn scene(words: &str) -> Scene {
         memory: Memory::default(),
         policy,
         fresh: false,
-        seconds: 0,
+        passed: Duration::ZERO,
         run_for: Duration::from_hours(1),
     };
     for word in words.split_whitespace() {
         scene.set_host(word);
     }
     scene.memory.observe(&scene.node, scene.now());
+    scene.memory.observe_budgets(&scene.host.budgets, scene.now());
     scene
 }
 
 impl Scene {
     pub(super) fn now(&self) -> Now {
         let wall: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
-        let passed = Duration::from_secs(self.seconds);
-        Now { mono: self.run_for + passed, wall: wall.checked_add(passed).unwrap() }
+        Now { mono: self.run_for + self.passed, wall: wall.checked_add(self.passed).unwrap() }
     }
 
     /// The Node changes to these words; what the host is stays.
@@ -72,18 +74,19 @@ impl Scene {
             self.set_host(word);
         }
         self.memory.observe(&self.node, self.now());
+        self.memory.observe_budgets(&self.host.budgets, self.now());
         self
     }
 
-    pub(super) fn after(mut self, seconds: u64) -> Self {
-        self.seconds += seconds;
-        self
+    pub(super) fn after(self, seconds: u64) -> Self {
+        self.after_millis(seconds * 1000)
     }
 
     /// The agent's process starts anew; its clock begins at zero again.
     pub(super) fn restarted(mut self) -> Self {
-        (self.memory, self.seconds, self.run_for) = (Memory::default(), 0, Duration::ZERO);
+        (self.memory, self.passed, self.run_for) = (Memory::default(), Duration::ZERO, Duration::ZERO);
         self.memory.observe(&self.node, self.now());
+        self.memory.observe_budgets(&self.host.budgets, self.now());
         self
     }
 
@@ -92,9 +95,30 @@ impl Scene {
         self
     }
 
-    pub(super) fn evicted(mut self, pod: &str, reply: EvictReply) -> Self {
-        self.memory.evicting(pod);
+    /// The evictions that follow from this scene are posted, and none is answered.
+    pub(super) fn posts(mut self) -> Self {
+        let Action::Evict(evicts) = self.step().action else { panic!("no evictions: {:?}", self.step()) };
+        for evict in evicts {
+            self.memory.evicting(&evict, self.now());
+        }
+        self
+    }
+
+    pub(super) fn answered(mut self, pod: &str, reply: EvictReply) -> Self {
         self.memory.evicted(pod, reply, self.now());
+        self
+    }
+
+    /// An eviction of this pod is posted and answered, whatever follows from the scene.
+    pub(super) fn evicted(mut self, pod: &str, reply: EvictReply) -> Self {
+        let pod = PodRef { namespace: "default".into(), name: pod.into(), uid: pod.into() };
+        let evict = Evict { pod, under: Under::Unknown };
+        self.memory.evicting(&evict, self.now());
+        self.answered(&evict.pod.uid, reply)
+    }
+
+    pub(super) fn after_millis(mut self, millis: u64) -> Self {
+        self.passed += Duration::from_millis(millis);
         self
     }
 
@@ -103,9 +127,13 @@ impl Scene {
         self
     }
 
-    pub(super) fn step(&self) -> Step {
+    pub(super) fn situation(&self) -> Situation<'_> {
         let Self { node, host, memory, policy, fresh, .. } = self;
-        step(&Situation { node, host, memory, policy, fresh: *fresh, now: self.now() })
+        Situation { node, host, memory, policy, fresh: *fresh, now: self.now() }
+    }
+
+    pub(super) fn step(&self) -> Step {
+        step(&self.situation())
     }
 
     fn set_host(&mut self, word: &str) {
@@ -120,6 +148,8 @@ impl Scene {
             ("unheard", _) => host.engine = Engine::Unheard,
             ("version", version) => host.os_version = Some(version.into()),
             ("pods", names) => host.pods = Some(pods(names)),
+            ("budgets", texts) => host.budgets = budgets(texts),
+            ("no-budgets", _) => host.budgets = Budgets(None),
             ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
@@ -130,17 +160,41 @@ impl Scene {
     }
 }
 
-/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet. Empty: none.
+/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet; `a?`: not Ready; `web/a`: of the controller `web`, with
+/// its label. Empty: none.
 fn pods(names: &str) -> Vec<PodView> {
     let pod = |text: &str| {
-        let name = text.trim_end_matches(['!', '@']);
+        let name = text.trim_end_matches(['!', '@', '?']);
+        let controller = name.split_once('/').map(|(controller, _)| controller.to_owned());
         PodView {
             pod: PodRef { namespace: "default".into(), name: name.into(), uid: name.into() },
             fate: if text.ends_with('@') { Fate::LeaveDaemonSet } else { Fate::Evict },
             terminating: text.ends_with('!'),
+            labels: controller.iter().map(|controller| ("app".to_owned(), controller.clone())).collect(),
+            controller,
+            health: if text.ends_with('?') { Health::NotReady } else { Health::Ready },
         }
     };
     names.split('+').filter(|name| !name.is_empty()).map(pod).collect()
+}
+
+/// `web:1:7`: the budget of the app `web` allows 1 and is at version 7. Empty: there are none.
+fn budgets(texts: &str) -> Budgets {
+    let budget = |text: &str| {
+        let [name, allowed, version] = text.split(':').collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let stale = allowed == "stale";
+        BudgetView {
+            namespace: "default".into(),
+            name: name.into(),
+            seen: BudgetSeen { uid: name.into(), version: version.into() },
+            selector: format!("app={}", name.trim_end_matches('*')).parse().ok(),
+            stale,
+            allowed: if stale { 9 } else { allowed.parse().unwrap() },
+            lets_unready_go: false,
+            needs: (2, 2),
+        }
+    };
+    Budgets(Some(texts.split('+').filter(|text| !text.is_empty()).map(budget).collect()))
 }
 
 fn node(words: &str) -> NodeView {
@@ -242,7 +296,7 @@ pub(super) fn in_words(action: &Action, node: &NodeView) -> String {
         Action::Refresh => "refresh".into(),
         Action::Reboot => "reboot".into(),
         Action::Evict(pods) => {
-            let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+            let names: Vec<&str> = pods.iter().map(|evict| evict.pod.name.as_str()).collect();
             format!("evict {}", names.join(","))
         }
         Action::Write(patch, _) => format!("write {}", patch_in_words(patch, node)).trim_end().into(),

@@ -1,0 +1,35 @@
+//! Chance for decisions that have none of their own: the same seed and words give the same spread.
+
+use std::time::Duration;
+
+/// Lengthens a pause by up to a quarter, so that many who were refused at the same moment do not return at the same
+/// moment. Never shortens it: a server may have asked for it.
+pub fn spread(pause: Duration, seed: u64, words: &str, tries: u32) -> Duration {
+    // FNV-1a over the words, then the finaliser of SplitMix64.
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    let mut mixed = words.bytes().chain(tries.to_le_bytes()).fold(seed ^ 0xCBF2_9CE4_8422_2325, hash);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^= mixed >> 31;
+    let quarter = pause / 4;
+    let part = u32::try_from(mixed >> 48).unwrap_or_default();
+    pause.saturating_add(quarter.saturating_mul(part) / 0x1_0000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_grows_by_less_than_a_quarter_and_differs_by_seed_words_and_tries() {
+        let pause = Duration::from_secs(16);
+        let spreads: Vec<Duration> = (0..200).map(|seed| spread(pause, seed, "default/web-0", 1)).collect();
+        assert!(spreads.iter().all(|longer| (pause..pause + pause / 4).contains(longer)));
+        let mean = spreads.iter().sum::<Duration>() / 200;
+        assert!((Duration::from_millis(17_700)..Duration::from_millis(18_300)).contains(&mean), "{mean:?}");
+        assert_ne!(spread(pause, 1, "a", 1), spread(pause, 1, "b", 1));
+        assert_ne!(spread(pause, 1, "a", 1), spread(pause, 1, "a", 2));
+        assert_eq!(spread(pause, 1, "a", 1), spread(pause, 1, "a", 1));
+        assert_eq!(spread(Duration::ZERO, 1, "a", 1), Duration::ZERO);
+    }
+}

@@ -1,0 +1,190 @@
+//! What the agent's process remembers of the evictions of the cycle under way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::drain::Evict;
+use crate::drain::{BudgetSeen, BudgetView, Budgets, Refusal};
+use crate::jitter::spread;
+
+/// How an eviction was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EvictReply {
+    /// The pod is being deleted, or is gone.
+    Accepted,
+    /// Not now.
+    Refused(Refusal),
+}
+
+/// Under which knowledge of budgets an eviction was posted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Under {
+    /// The budgets were not known.
+    Unknown,
+    /// No budget was to be asked.
+    Free,
+    /// This version of a budget.
+    Budget(BudgetSeen),
+}
+
+/// Evictions by the UID of the pod, and what was learnt from them.
+#[derive(Clone, Debug)]
+pub(super) struct Evictions {
+    pods: BTreeMap<String, Eviction>,
+    budgets: BTreeMap<String, BudgetMemory>,
+    /// Since when budgets are looked for.
+    looked_since: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+struct Eviction {
+    tries: u32,
+    under: Under,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    InFlight,
+    Accepted,
+    Refused { refusal: Refusal, again_at: Duration },
+}
+
+#[derive(Clone, Debug)]
+struct BudgetMemory {
+    version: String,
+    /// Since when it has said without a break that it lets some go.
+    open_since: Option<Duration>,
+    /// When it was last heard of or tried.
+    heard_at: Duration,
+    /// How often it was tried since then, though it says that it lets none go.
+    tries: u32,
+    /// Whether the latest eviction under it that was answered was this node's, and accepted.
+    won: bool,
+}
+
+/// How one pod's eviction stands.
+pub(super) enum Standing<'a> {
+    /// It has not been posted.
+    New,
+    /// It is posted, or was accepted.
+    UnderWay,
+    /// It was refused.
+    Refused {
+        refusal: &'a Refusal,
+        /// What was known when it was posted.
+        under: &'a Under,
+        /// How long to wait if nothing else is heard.
+        left: Duration,
+    },
+}
+
+/// After a budget let one of this node's pods go, the other nodes that drain under it have so long to go first: longer
+/// than a change takes to reach them, much shorter than a replacement takes to become Ready.
+const YIELD: Duration = Duration::from_millis(30);
+
+/// How long the first list of the budgets is waited for. It comes within moments, where it comes at all.
+const LISTING: Duration = Duration::from_secs(2);
+
+impl Evictions {
+    /// No evictions.
+    pub(super) const fn none() -> Self {
+        Self { pods: BTreeMap::new(), budgets: BTreeMap::new(), looked_since: None }
+    }
+
+    /// Takes in what the watch of the budgets shows.
+    pub(super) fn observe(&mut self, budgets: &Budgets, now: Duration) {
+        self.looked_since.get_or_insert(now);
+        for budget in budgets.iter() {
+            let known = self.budgets.entry(budget.seen.uid.clone()).or_insert_with(|| BudgetMemory {
+                version: budget.seen.version.clone(),
+                open_since: None,
+                heard_at: now,
+                tries: 0,
+                won: false,
+            });
+            if known.version != budget.seen.version {
+                (known.heard_at, known.tries) = (now, 0);
+                known.version.clone_from(&budget.seen.version);
+            }
+            known.open_since = (budget.open() > 0).then(|| known.open_since.unwrap_or(now));
+        }
+    }
+
+    pub(super) fn posted(&mut self, evict: &Evict, now: Duration) {
+        if let Under::Budget(seen) = &evict.under
+            && let Some(budget) = self.budgets.get_mut(&seen.uid)
+        {
+            budget.heard_at = now;
+            budget.tries = budget.tries.saturating_add(u32::from(budget.open_since.is_none()));
+        }
+        let tries = self.pods.get(&evict.pod.uid).map_or(0, |eviction| eviction.tries).saturating_add(1);
+        let eviction = Eviction { tries, under: evict.under.clone(), state: State::InFlight };
+        self.pods.insert(evict.pod.uid.clone(), eviction);
+    }
+
+    pub(super) fn answered(&mut self, uid: &str, reply: EvictReply, now: Duration, seed: u64) {
+        let Some(eviction) = self.pods.get_mut(uid) else { return };
+        if let Under::Budget(seen) = &eviction.under
+            && let Some(budget) = self.budgets.get_mut(&seen.uid)
+        {
+            budget.won = reply == EvictReply::Accepted;
+        }
+        eviction.state = match reply {
+            EvictReply::Accepted => State::Accepted,
+            EvictReply::Refused(refusal) => {
+                let pause = spread(refusal.pause(eviction.tries), seed, uid, eviction.tries);
+                State::Refused { refusal, again_at: now.saturating_add(pause) }
+            }
+        };
+    }
+
+    pub(super) fn standing(&self, uid: &str, now: Duration) -> Standing<'_> {
+        match self.pods.get(uid) {
+            None => Standing::New,
+            Some(Eviction { state: State::InFlight | State::Accepted, .. }) => Standing::UnderWay,
+            Some(Eviction { state: State::Refused { refusal, again_at }, under, .. }) => {
+                Standing::Refused { refusal, under, left: again_at.saturating_sub(now) }
+            }
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.pods.values().filter(|eviction| matches!(eviction.state, State::InFlight)).count()
+    }
+
+    pub(super) fn is_in_flight(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some_and(|eviction| matches!(eviction.state, State::InFlight))
+    }
+
+    /// How many of the evictions that this version of a budget lets through are used up: those without an answer, and
+    /// those that were accepted after it, which the next version will count.
+    pub(super) fn used(&self, seen: &BudgetSeen) -> usize {
+        let counts = |eviction: &&Eviction| match (&eviction.under, &eviction.state) {
+            (Under::Budget(under), State::InFlight) => under.uid == seen.uid,
+            (Under::Budget(under), State::Accepted) => under == seen,
+            _ => false,
+        };
+        self.pods.values().filter(counts).count()
+    }
+
+    /// How long this node still lets the others go first under this budget.
+    pub(super) fn yields(&self, budget: &BudgetView, now: Duration) -> Duration {
+        let known = self.budgets.get(&budget.seen.uid).filter(|known| known.won);
+        let until = known.and_then(|known| known.open_since).map(|since| since.saturating_add(YIELD));
+        until.unwrap_or_default().saturating_sub(now)
+    }
+
+    /// How long until a budget that lets none go is tried all the same, because a change of it may have been missed.
+    pub(super) fn probe_in(&self, budget: &BudgetView, now: Duration, seed: u64) -> Duration {
+        let Some(known) = self.budgets.get(&budget.seen.uid) else { return Duration::ZERO };
+        let tries = known.tries.saturating_add(1);
+        let pause = Refusal::Budget(String::new()).pause(tries);
+        known.heard_at.saturating_add(spread(pause, seed, &budget.seen.uid, tries)).saturating_sub(now)
+    }
+
+    /// How long the first list of the budgets may still be waited for.
+    pub(super) fn listing(&self, now: Duration) -> Duration {
+        self.looked_since.unwrap_or(now).saturating_add(LISTING).saturating_sub(now)
+    }
+}

@@ -1,0 +1,42 @@
+//! A fleet that updates itself, under one budget that lets one pod go at a time.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use reboot_tests::{control_plane::audit::Request, workload::Workload};
+
+use crate::stage::Stage;
+
+const UPDATE: &str = "4100.0.0";
+
+/// Five nodes, one at a time, 20 pods of one Deployment whose replacements take a second to become Ready.
+#[tokio::test]
+async fn five_nodes_under_one_budget_cost_few_requests_and_no_time_beyond_that_of_the_replacements() {
+    let web = Workload::new("web", 20).annotated("testbed/ready-after", "1s");
+    let stage = Stage::set(5, &[web], &[], &[]).await;
+    let then = Timestamp::now();
+    stage.cluster.announce_update(UPDATE).await.unwrap();
+    for node in stage.cluster.names() {
+        stage.until_rebooted(&node, UPDATE).await;
+    }
+    let requests = stage.requests(then);
+    let evictions: Vec<&Request> = requests.iter().filter(|request| request.resource == "pods/eviction").collect();
+    let (accepted, refused) = (count(&evictions, 201), count(&evictions, 429));
+    let mut tally = BTreeMap::new();
+    for Request { user, verb, resource, code, .. } in &requests {
+        let who = user.rsplit(':').next().unwrap();
+        *tally.entry(format!("{who} {verb} {resource} {code}")).or_insert(0) += 1;
+    }
+    let told = format!("{accepted} accepted, {refused} refused, {} in all: {tally:#?}", requests.len());
+    assert_eq!(accepted + refused, evictions.len(), "{told}");
+    assert_eq!(refused, 0, "{told}");
+    assert!(requests.len() <= 120, "{told}");
+    let took = requests.last().unwrap().at.duration_since(requests[0].at);
+    // A second for each replacement, and a second and a half for each node's reboot.
+    let bound = SignedDuration::from_millis(i64::try_from(accepted * 1000 + 5 * 1500).unwrap());
+    assert!(took < bound * 2, "{took:#} of {bound:#}; {told}");
+}
+
+fn count(evictions: &[&Request], code: u16) -> usize {
+    evictions.iter().filter(|request| request.code == code).count()
+}
