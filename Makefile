@@ -14,6 +14,10 @@ BUILDER_IMAGE ?=
 ENGINE ?= $(notdir $(firstword $(shell command -v docker podman)))
 #: Certificates that image builds need where the network signs TLS anew [default: none]
 CA_BUNDLE ?=
+#: How often `make test-all` plays every scenario
+REPEAT ?= 1
+#: 1 leaves out the tests on real nodes, which take root [default: they run]
+SKIP_REAL_NODES ?=
 #: Further flags of the engine's build command [default: none]
 BUILD_FLAGS ?=
 
@@ -26,7 +30,7 @@ DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 , := ,
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help all clean demo test bench lint control-plane images push manifests
+.PHONY: help all clean demo test test-all bench lint control-plane nodes images push manifests
 .PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine prerequisites cargo
 
 help: ## Print this
@@ -45,8 +49,11 @@ demo: control-plane dev-binaries ## Watch five simulated nodes reboot one after 
 	@$(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.
-test: control-plane style dev-binaries ## Run format check, lints and all tests
-	cargo test --locked --workspace
+test: control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,nodes) ## Run format check, lints and all tests
+	SKIP_REAL_NODES=$(SKIP_REAL_NODES) cargo test --locked --workspace
+
+test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
+	@for round in $$(seq $(REPEAT)); do echo "round $$round of $(REPEAT)"; SCENARIOS=all cargo test --locked --workspace --test real; done
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
 	@REBOOT_AGENT_BIN=bin/reboot-agent REBOOT_CONTROLLER_BIN=bin/reboot-controller $(DEV_BINARIES)/bench
@@ -60,6 +67,12 @@ lint: style ## Check format, lints, licences, duplicate crates and shell scripts
 
 control-plane: prerequisites ## Make etcd, kube-apiserver and the like available for demo, test and bench
 	@tests/control-plane/control-plane.sh
+
+# Root file system, kubelet, and the programs for the images.
+nodes: control-plane all ## Make what the nodes that really reboot are made of (root, Debian packages)
+	@tests/control-plane/prerequisites.sh systemd-nspawn mmdebstrap ip unshare nsenter setpriv
+	@tests/control-plane/control-plane.sh kubelet >/dev/null
+	@tests/node/root-file-system.sh >/dev/null
 
 images: $(IMAGES) ## Build both images
 

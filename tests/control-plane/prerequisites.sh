@@ -47,7 +47,7 @@ package() {
     dnf:go) echo golang ;;
     *:systemd-nspawn) echo systemd-container ;;
     *:ip) if [[ $manager == dnf ]]; then echo iproute; else echo iproute2; fi ;;
-    *:unshare | *:nsenter | *:flock) echo util-linux ;;
+    *:unshare | *:nsenter | *:setpriv | *:flock) echo util-linux ;;
     *:kubectl) ;;
     *) echo "$1" ;;
     esac

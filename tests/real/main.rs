@@ -7,7 +7,11 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
 
+mod crashes;
 mod host;
+mod outages;
+mod people;
+mod phases;
 mod stage;
 mod whole;
 
@@ -48,6 +52,17 @@ fn scenarios() -> Vec<Scenario> {
         usual host::bus_and_engine_restart() as "update_engine_and_the_bus_may_restart",
         whole host::late_kubelet() as "a_node_is_uncordoned_only_when_kubelet_has_told_of_the_new_boot",
         usual host::graceful_shutdown() as "nothing_is_given_back_while_kubelet_delays_the_shutdown",
+        usual crashes::power_failure() as "a_power_failure_in_any_phase_ends_in_service",
+        usual crashes::agent_ends(crashes::End::Killed) as "an_agent_killed_in_any_phase_changes_nothing_in_the_end",
+        whole crashes::agent_ends(crashes::End::Deleted) as "an_agents_pod_deleted_in_any_phase_changes_nothing_in_the_end",
+        usual crashes::roll_out() as "agents_may_be_rolled_out_in_the_middle_of_a_cycle",
+        whole crashes::leaders_node() as "the_leaders_own_node_is_rebooted",
+        usual crashes::only_node() as "a_cluster_of_one_node_is_rebooted_with_its_controller",
+        usual people::rebooted_by_hand() as "machines_rebooted_by_hand_are_not_rebooted_again",
+        usual people::interventions() as "people_may_pause_force_cordon_and_delete_at_the_worst_moments",
+        usual people::ledger_lost() as "a_ledger_deleted_or_garbled_in_a_cycle_is_made_whole",
+        usual outages::killed() as "the_api_server_may_die_in_any_phase",
+        whole outages::stopped_for_a_minute() as "the_api_server_may_stop_answering_for_a_minute_in_any_phase",
     ]
 }
 
@@ -83,6 +98,8 @@ fn run(name: &str, missing: &[String]) -> Result<(), Failed> {
     let output = command.output()?;
     let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     if !output.status.success() {
+        // At once as well: the other scenarios may take an hour.
+        eprintln!("{told}");
         return Err(format!("{}, after {:.0?}:\n{told}", output.status, began.elapsed()).into());
     }
     print!("{told}");

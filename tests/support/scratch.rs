@@ -1,11 +1,10 @@
 //! Folders for the files of one test.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+
+use crate::boot::random_uuid;
 
 /// A folder that goes with this value, unless its thread panics: then its logs may tell why.
 ///
@@ -16,10 +15,10 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// A new folder; `name` is part of its name.
     pub fn new(name: &str) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("{name}-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        // A process id would not do: in pid namespaces many processes have the same one.
+        let unique = random_uuid()?;
+        let path = std::env::temp_dir().join(format!("{name}-{}", unique.get(..8).unwrap_or_default()));
+        std::fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(Self(path))
     }
 

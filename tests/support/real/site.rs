@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{process::output, sim::program, workload::POD_IMAGE};
+use crate::{process::output, workload::POD_IMAGE};
 
 /// The directory beside this package's manifest with what is needed to make nodes.
 pub(super) fn tools() -> PathBuf {
@@ -62,18 +62,19 @@ pub(super) fn lay_out(dir: &Path, kubelet: &KubeletSettings) -> Result<Vec<PathB
     Ok(vec![dir.to_owned(), base])
 }
 
-/// Adds the images of the operator, under the names that the manifests have for them.
+/// Adds the images of the operator, under the names that the manifests have for them: those that `REBOOT_IMAGES` holds
+/// as archives, or else the programs of `make all`, packed as the Dockerfiles pack them.
 pub(super) fn add_operator(dir: &Path) -> Result<()> {
     for component in ["agent", "controller"] {
         let name = format!("reboot-{component}");
         let archive = dir.join(format!("opt/images/{name}.tar"));
-        // An image that a container engine built and saved, where there is one.
         if let Some(built) = std::env::var_os("REBOOT_IMAGES").filter(|folder| !folder.is_empty()) {
             let built = PathBuf::from(built).join(format!("{name}.tar"));
             fs::copy(&built, &archive).with_context(|| format!("copying {}", built.display()))?;
             continue;
         }
-        let program = program(&name, &format!("REBOOT_{}_BIN", component.to_uppercase()))?;
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin").join(&name);
+        ensure!(program.is_file(), "{} is not there: run `make all`", program.display());
         let tag = image_in_manifest(&name)?;
         pack(&tag, &program, &archive, &[])?;
     }
