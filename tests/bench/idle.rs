@@ -22,9 +22,13 @@ pub(crate) async fn measure(dir: &Path, seconds: u64) -> Result<Vec<Row>> {
     let used = machine.agent_cpu()?.saturating_sub(ticks);
     let an_hour = u64::try_from(made)?.saturating_mul(3600) / seconds.max(1);
     Ok(vec![
-        ("memory of an idle agent (RSS)".into(), mebibytes(machine.agent_memory()?), "under 6 MiB"),
-        (format!("processor time of an idle agent in {seconds} s"), format!("{} ms", used.as_millis()), "none"),
-        ("API requests of an idle agent, an hour".into(), format!("{an_hour} ({made} in {seconds} s)"), "at most 15"),
+        ("memory of an idle agent (RSS)".into(), mebibytes(machine.agent_memory()?), "under 6 MiB".into()),
+        (format!("processor time of an idle agent in {seconds} s"), format!("{} ms", used.as_millis()), "none".into()),
+        (
+            "API requests of an idle agent, an hour".into(),
+            format!("{an_hour} ({made} in {seconds} s)"),
+            "at most 15".into(),
+        ),
     ])
 }
 

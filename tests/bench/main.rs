@@ -11,12 +11,14 @@
 mod cycle;
 mod fleet;
 mod idle;
+mod real;
 mod table;
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use reboot_tests::real::namespaces;
 use reboot_tests::scratch::Scratch;
 use reboot_tests::sim::program;
 use table::Table;
@@ -35,9 +37,16 @@ struct Args {
     idle_seconds: u64,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
+    let runtime = || tokio::runtime::Runtime::new().context("starting the runtime");
+    if namespaces::inside().is_some() {
+        return runtime()?.block_on(real::measure_inside());
+    }
     let args = Args::parse();
+    runtime()?.block_on(measure(args))
+}
+
+async fn measure(args: Args) -> Result<()> {
     let scratch = Scratch::new("bench")?;
     let mut table = Table::default();
     binaries(&mut table)?;
@@ -49,6 +58,7 @@ async fn main() -> Result<()> {
     fleet::measure(&scratch.path().join("f"), args.nodes, args.grants, &mut table).await?;
     eprintln!("waiting until the idle agent has been watched for {idle_seconds} s");
     idle.await.context("the idle agent")??.into_iter().for_each(|row| table.push(row));
+    real::measure()?.into_iter().for_each(|row| table.push(row));
     println!("{table}");
     Ok(())
 }

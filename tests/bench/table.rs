@@ -3,15 +3,15 @@
 use std::fmt;
 
 /// One figure: what it is, what was measured, and what the project wants it to be.
-pub(crate) type Row = (String, String, &'static str);
+pub(crate) type Row = (String, String, String);
 
 /// Figures in the order in which they were measured.
 #[derive(Debug, Default)]
 pub(crate) struct Table(Vec<Row>);
 
 impl Table {
-    pub(crate) fn add(&mut self, what: impl Into<String>, measured: impl Into<String>, goal: &'static str) {
-        self.push((what.into(), measured.into(), goal));
+    pub(crate) fn add(&mut self, what: impl Into<String>, measured: impl Into<String>, goal: impl Into<String>) {
+        self.push((what.into(), measured.into(), goal.into()));
     }
 
     pub(crate) fn push(&mut self, row: Row) {

@@ -101,7 +101,13 @@ impl RealCluster {
 
     /// Installs the operator by its manifests, with this quota, and waits until all of it runs.
     pub async fn install(&self, quota: &str) -> Result<()> {
-        install::install(&self.control_plane, &self.dir, quota, self.nodes.len()).await
+        install::apply(&self.control_plane, &self.dir, quota).await?;
+        self.until_installed().await
+    }
+
+    /// Waits until all of the operator runs.
+    pub async fn until_installed(&self) -> Result<()> {
+        install::until_installed(&self.client(), self.nodes.len()).await
     }
 
     /// The control plane.

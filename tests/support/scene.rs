@@ -123,8 +123,10 @@ impl Scene {
     pub async fn until_node(&self, node: &str, what: &str, holds: impl Fn(&NodeSeen) -> bool) -> NodeSeen {
         let nodes: Api<Node> = Api::all(self.client());
         let holds = |node: Option<&Node>| node.is_some_and(|node| holds(&NodeSeen::from(node)));
-        let seen = until(LIMIT, format!("waiting for {node} {what}"), nodes, node, holds).await;
-        NodeSeen::from(&seen.unwrap().unwrap())
+        match until(LIMIT, format!("waiting for {node} {what}"), nodes, node, holds).await {
+            Ok(seen) => NodeSeen::from(&seen.unwrap()),
+            Err(error) => panic!("{error:#}\n{}", story(&self.referee.so_far().await.unwrap())),
+        }
     }
 
     /// Waits until the node waits for this reason; returns all that is said.

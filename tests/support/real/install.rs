@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::site::manifests;
@@ -21,17 +21,20 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Applies the manifests with this quota, and waits until the operator is up on every node.
-pub(super) async fn install(control_plane: &ControlPlane, dir: &Path, quota: &str, nodes: usize) -> Result<()> {
+/// Applies the manifests with this quota.
+pub(super) async fn apply(control_plane: &ControlPlane, dir: &Path, quota: &str) -> Result<()> {
     let overlay = overlay(dir, quota)?;
-    kubectl(&control_plane.kubeconfig(), &["apply", "-k", &overlay.to_string_lossy()]).await?;
-    let client = control_plane.client();
-    daemon_set_ready(&client, NAMESPACE, "reboot-agent", nodes).await?;
+    kubectl(&control_plane.kubeconfig(), &["apply", "-k", &overlay.to_string_lossy()]).await.map(drop)
+}
+
+/// Waits until the controller and an agent on every node are ready.
+pub(super) async fn until_installed(client: &Client, nodes: usize) -> Result<()> {
+    daemon_set_ready(client, NAMESPACE, "reboot-agent", nodes).await?;
     let available = |deployment: Option<&Deployment>| {
         let status = deployment.and_then(|deployment| deployment.status.as_ref());
         status.and_then(|status| status.available_replicas) == Some(1)
     };
-    let deployments = Api::namespaced(client, NAMESPACE);
+    let deployments = Api::namespaced(client.clone(), NAMESPACE);
     until(LIMIT, "waiting for the controller", deployments, "reboot-controller", available).await.map(drop)
 }
 
