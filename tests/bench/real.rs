@@ -43,7 +43,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         return Ok(Vec::new());
     }
     eprintln!("updating five real nodes, first by a script, then by the operator");
-    let (mut command, _cgroup) = namespaces::rerun(&[])?;
+    let (mut command, _place) = namespaces::rerun(&[])?;
     let output = command.stderr(Stdio::inherit()).output().context("running in namespaces")?;
     ensure!(output.status.success(), "measuring on real nodes failed ({})", output.status);
     serde_json::from_slice(&output.stdout).context("reading the figures")

@@ -98,16 +98,29 @@ async fn a_refusal_for_a_lock_names_who_holds_it() {
     let node = Node::start().await;
     node.fake.inhibitors(vec![
         lock("shutdown", "kubelet", "Kubelet needs time", "delay"),
-        lock("sleep:shutdown", "backup", "copies the disk", "block"),
         lock("sleep:handle-lid-switch", "desktop", "user is here", "block"),
         lock("shutdown", "dpkg", "installs", "block-weak"),
     ]);
     for name in ["org.freedesktop.login1.BlockedByInhibitorLock", "org.freedesktop.DBus.Error.AccessDenied"] {
         let (_, message) = node.refused(name, "Operation denied").await;
-        assert_eq!(message, "Operation denied; held by backup (copies the disk), dpkg (installs)");
+        assert_eq!(message, "Operation denied; held by dpkg (installs)");
     }
     let (_, message) = node.refused("org.freedesktop.DBus.Error.Failed", "No").await;
     assert_eq!(message, "No");
+}
+
+/// Before systemd 257 logind lets root pass root's own locks.
+#[tokio::test]
+async fn a_lock_that_logind_would_let_us_pass_stops_us_too() {
+    let node = Node::start().await;
+    let locks = vec![lock("sleep:shutdown", "backup", "copies the disk", "block")];
+    node.fake.inhibitors(locks);
+    let refused = RebootReply::Refused {
+        name: "org.freedesktop.login1.BlockedByInhibitorLock".to_owned(),
+        message: "a lock blocks the shutdown; held by backup (copies the disk)".to_owned(),
+    };
+    assert_eq!(node.logind.reboot().await, refused);
+    assert_eq!(node.fake.requests(), 0, "logind is not even asked");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ pub(crate) async fn forbidden_by_policy() {
     let stage = Stage::set(1).await;
     let node = stage.node("node-1");
     let rule = "/etc/dbus-1/system.d/no-reboot.conf";
-    let policy = "<busconfig><policy context=\"mandatory\"><deny send_destination=\"org.freedesktop.login1\" send_member=\"RebootWithFlags\"/></policy></busconfig>";
+    let policy = "<busconfig><policy context=\"mandatory\"><deny send_destination=\"org.freedesktop.login1\" send_interface=\"org.freedesktop.login1.Manager\" send_member=\"RebootWithFlags\"/></policy></busconfig>";
     let write = format!("echo '{policy}' > {rule}");
     let reload =
         ["busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig"];

@@ -94,13 +94,15 @@ fn run(name: &str, missing: &[String]) -> Result<(), Failed> {
         return Err(format!("missing: {}; SKIP_REAL_NODES=1 leaves these scenarios out", missing.join("; ")).into());
     }
     let began = Instant::now();
-    let (mut command, _cgroup) = namespaces::rerun(&[name])?;
+    let (mut command, mut place) = namespaces::rerun(&[name])?;
     let output = command.output()?;
     let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     if !output.status.success() {
         // At once as well: the other scenarios may take an hour.
         eprintln!("{told}");
-        return Err(format!("{}, after {:.0?}:\n{told}", output.status, began.elapsed()).into());
+        let files = place.keep_files();
+        let words = format!("{}, after {:.0?}; its files are in {}", output.status, began.elapsed(), files.display());
+        return Err(format!("{words}:\n{told}").into());
     }
     print!("{told}");
     Ok(())

@@ -22,6 +22,9 @@ const SYSTEMD_UNIT: &str = "org.freedesktop.systemd1.Unit";
 /// 257 root would pass it, from 257 on it does not).
 const CHECK_INHIBITORS: u64 = 1;
 
+/// logind's name for "a lock blocks it", from systemd 257 on.
+const BLOCKED: &str = "org.freedesktop.login1.BlockedByInhibitorLock";
+
 /// Flatcar's own reboot manager, which would reboot behind our back.
 const OTHER_REBOOT_MANAGER: &str = "locksmithd.service";
 
@@ -83,12 +86,18 @@ impl Logind {
         })
     }
 
-    /// Asks logind to reboot the machine, honouring locks that block it.
+    /// Asks logind to reboot the machine, honouring locks that block it, whoever holds them: before systemd 257 logind
+    /// itself overlooks the locks of its caller's own user, and root's are those that administrators take.
     pub async fn reboot(&self) -> RebootReply {
         let manager = match self.manager().await {
             Ok(manager) => manager,
             Err(error) => return RebootReply::Unreachable(format!("connecting to the bus: {error}")),
         };
+        let holders = self.blockers(&manager, &["block"]).await;
+        if !holders.is_empty() {
+            let message = format!("a lock blocks the shutdown{holders}");
+            return RebootReply::Refused { name: BLOCKED.to_owned(), message };
+        }
         let mut answer = self.bus.within(manager.call_method("RebootWithFlags", &CHECK_INHIBITORS)).await;
         if answer.as_ref().is_err_and(is_unknown_method) {
             // systemd before 246.
@@ -96,9 +105,10 @@ impl Logind {
             answer = self.bus.within(manager.call_method("Reboot", &interactive)).await;
         }
         match answer.map_or_else(classify, |_| RebootReply::Accepted) {
-            RebootReply::Refused { name, message } if is_lock(&name) => {
-                RebootReply::Refused { name, message: message + &self.blockers(&manager).await }
-            }
+            RebootReply::Refused { name, message } if is_lock(&name) => RebootReply::Refused {
+                name,
+                message: message + &self.blockers(&manager, &["block", "block-weak"]).await,
+            },
             reply => reply,
         }
     }
@@ -136,8 +146,8 @@ impl Logind {
         self.bus.within(unit.get_property("ActiveState")).await
     }
 
-    /// Who holds a lock that blocks a shutdown, as the end of a sentence; empty when that is not known.
-    async fn blockers(&self, manager: &Proxy<'_>) -> String {
+    /// Who holds a lock of these modes on shutdowns, as the end of a sentence; empty when nobody does or logind does not say.
+    async fn blockers(&self, manager: &Proxy<'_>, modes: &[&str]) -> String {
         // What, who, why, mode, user ID, process ID.
         type Lock = (String, String, String, String, u32, u32);
         let locks: Vec<Lock> = match self.bus.within(manager.call("ListInhibitors", &())).await {
@@ -148,7 +158,7 @@ impl Logind {
             }
         };
         let blocks = |(what, _, _, mode, ..): &&Lock| {
-            what.split(':').any(|what| what == "shutdown") && matches!(mode.as_str(), "block" | "block-weak")
+            what.split(':').any(|what| what == "shutdown") && modes.contains(&mode.as_str())
         };
         let holders: Vec<_> = locks
             .iter()
@@ -161,7 +171,7 @@ impl Logind {
 
 /// Whether a refusal by this name can mean a lock. Before systemd 257 it is a plain `AccessDenied`.
 fn is_lock(name: &str) -> bool {
-    matches!(name, "org.freedesktop.login1.BlockedByInhibitorLock" | "org.freedesktop.DBus.Error.AccessDenied")
+    matches!(name, BLOCKED | "org.freedesktop.DBus.Error.AccessDenied")
 }
 
 fn is_unknown_method(error: &zbus::Error) -> bool {

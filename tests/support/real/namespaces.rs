@@ -7,13 +7,13 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::site;
-use crate::{control_plane::binary, process::output};
+use crate::{control_plane::binary, process::output, scratch::Scratch};
 
 /// Names the directory in which nodes make their cgroups; being set, it says that we are inside.
 const INSIDE: &str = "REAL_NODES_CGROUP";
@@ -54,26 +54,39 @@ pub fn missing() -> Vec<String> {
     missing
 }
 
-/// The command that runs this program again, inside, with these arguments. The returned guard keeps its cgroups' place
-/// and must outlive the process.
+/// The command that runs this program again, inside, with these arguments. The returned place is for its files and
+/// cgroups and must outlive the process.
 ///
 /// # Errors
 /// The machine has no cgroups of version 2, or they may not be written.
-pub fn rerun(arguments: &[&str]) -> Result<(Command, Cgroup)> {
-    let cgroup = Cgroup::create()?;
+pub fn rerun(arguments: &[&str]) -> Result<(Command, Place)> {
+    let place = Place { cgroup: Cgroup::create()?, files: Some(Scratch::new("real")?) };
     let mut command = Command::new("setpriv");
     // With the thread that started it the command dies, with unshare its child, with the child the pid namespace.
     command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]);
     command.args(["--mount-proc", "--propagation", "private"]);
     command.arg(std::env::current_exe().context("asking for the path of this program")?);
-    command.args(arguments).env(INSIDE, &cgroup.0);
-    Ok((command, cgroup))
+    command.args(arguments).env(INSIDE, &place.cgroup.0);
+    // Inside, files are mounted, and cannot be removed before all has ended.
+    command.envs(place.files.iter().map(|files| ("TMPDIR", files.path())));
+    Ok((command, place))
 }
 
-/// [`rerun`], to its end.
-pub fn rerun_to_end(arguments: &[&str]) -> Result<ExitStatus> {
-    let (mut command, _cgroup) = rerun(arguments)?;
-    command.status().context("running in namespaces")
+/// What a program that runs inside leaves outside: its files and its cgroups. Both go with this value.
+#[derive(Debug)]
+pub struct Place {
+    cgroup: Cgroup,
+    files: Option<Scratch>,
+}
+
+impl Place {
+    /// Leaves the files where they are, for whoever looks into a failure, and says where that is.
+    pub fn keep_files(&mut self) -> PathBuf {
+        let Some(files) = self.files.take() else { return PathBuf::new() };
+        let path = files.path().to_owned();
+        std::mem::forget(files);
+        path
+    }
 }
 
 /// Makes the place habitable: once, before anything else is done inside.
@@ -107,7 +120,7 @@ pub(super) fn run(words: &str) -> Result<String> {
 
 /// A directory of the cgroup file system, removed with this value.
 #[derive(Debug)]
-pub struct Cgroup(PathBuf);
+struct Cgroup(PathBuf);
 
 /// Followed by the pid of whoever made it.
 const PREFIX: &str = "reboot-operator-";

@@ -24,6 +24,8 @@ pub struct Capacity {
     slots: usize,
     unavailable: BTreeSet<String>,
     held: BTreeMap<String, Slot>,
+    /// What is wrong with nodes that hold a slot.
+    held_down: BTreeMap<String, &'static str>,
     idle_blocker: Option<(String, String)>,
 }
 
@@ -45,6 +47,12 @@ impl Capacity {
             idle_blocker: selected()
                 .filter(|node| !held.contains_key(&node.name))
                 .find_map(|node| down(node).map(|state| (node.name.clone(), state.to_owned()))),
+            held_down: view
+                .nodes
+                .iter()
+                .filter(|node| held.contains_key(&node.name))
+                .filter_map(|node| Some((node.name.clone(), down(node)?)))
+                .collect(),
             held,
         }
     }
@@ -91,8 +99,13 @@ impl Capacity {
     fn blocker(&self, from: &str, now: Now) -> Option<(String, String)> {
         let stuck = self.held.values().find(|slot| until(alarm_at(slot), now).is_none());
         stuck
-            .map(|slot| (slot.node.clone(), format!("has held its slot since {}", slot.since)))
+            .map(|slot| (slot.node.clone(), self.hold(slot)))
             .or_else(|| self.idle_blocker.clone().filter(|(node, _)| node != from))
+    }
+
+    fn hold(&self, slot: &Slot) -> String {
+        let state = self.held_down.get(&slot.node).map(|state| format!(" and {state}")).unwrap_or_default();
+        format!("has held its slot since {}{state}", slot.since)
     }
 
     /// When the next slot becomes one that is named as a blocker.
