@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use reboot_core::step::{OnDrainTimeout, Policy};
 use reboot_runtime::args::{ClientArgs, LogArgs, ProbeArgs, duration};
 
+use crate::drain_args::DrainArgs;
 use crate::host::{BOOT_ID_FILE, OS_RELEASE_FILE};
 
 /// The prefix of the environment variables: `--drain-timeout` is also `REBOOT_AGENT_DRAIN_TIMEOUT`.
@@ -32,6 +34,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = TimedOut::GiveUp, value_name = "ACTION")]
     pub on_drain_timeout: TimedOut,
 
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment on a flattened struct would replace the help of the command")]
+    pub drain: DrainArgs,
+
     /// No reboot is asked for earlier than this after the boot
     #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION", allow_hyphen_values = true)]
     pub min_uptime: Duration,
@@ -45,7 +51,7 @@ pub struct Args {
     pub os_release_file: PathBuf,
 
     #[command(flatten)]
-    #[allow(missing_docs, reason = "a doc comment on a flattened struct would replace the help of the command")]
+    #[allow(missing_docs, reason = "as above")]
     pub probes: ProbeArgs,
 
     #[command(flatten)]
@@ -76,11 +82,21 @@ impl Args {
                 TimedOut::Reboot => OnDrainTimeout::Reboot,
             },
             min_uptime: self.min_uptime,
+            drain: self.drain.rules(),
         }
+    }
+
+    /// Flags that contradict each other, in words.
+    pub fn contradiction(&self) -> Option<String> {
+        self.drain.contradiction(self.drain_timeout)
     }
 }
 
 /// Parses the process's command line and environment; usage errors and `--help` end the process.
 pub fn parse() -> Args {
-    reboot_runtime::args::parse(ENV_PREFIX)
+    let args: Args = reboot_runtime::args::parse(ENV_PREFIX);
+    if let Some(words) = args.contradiction() {
+        Args::command().error(ErrorKind::ArgumentConflict, words).exit();
+    }
+    args
 }

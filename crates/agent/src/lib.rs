@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod bus;
+pub mod drain_args;
 pub mod host;
 pub mod logind;
 pub mod machine;

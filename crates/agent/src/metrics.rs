@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use reboot_core::drain::Refusal;
+use reboot_core::step::EvictReply;
 
 /// Upper bounds in seconds, from an empty node to a drain that takes an hour.
 const SECONDS: [f64; 10] = [0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
@@ -30,6 +32,18 @@ pub struct Metrics {
 pub struct EvictionLabels {
     /// `accepted` or `refused`.
     pub result: &'static str,
+    /// Why it was refused; empty where it was accepted.
+    pub reason: &'static str,
+}
+
+impl EvictionLabels {
+    /// The labels of an eviction that was answered like this.
+    pub fn of(reply: &EvictReply) -> Self {
+        match reply {
+            EvictReply::Accepted => Self { result: "accepted", reason: "" },
+            EvictReply::Refused(refusal) => Self { result: "refused", reason: refusal.code() },
+        }
+    }
 }
 
 impl Metrics {
@@ -43,7 +57,7 @@ impl Metrics {
             malformed: Gauge::default(),
         };
         let agent = registry.sub_registry_with_prefix("reboot_agent");
-        agent.register("evictions", "Evictions posted, by result", metrics.evictions.clone());
+        agent.register("evictions", "Evictions posted, by result and reason", metrics.evictions.clone());
         let (drain, reboot) = (metrics.drain_seconds.clone(), metrics.reboot_seconds.clone());
         agent.register_with_unit("drain", "Time from the cordon to the point of no return", Unit::Seconds, drain);
         agent.register_with_unit("reboot", "Time from the cordon to the Ready node", Unit::Seconds, reboot);
@@ -57,8 +71,9 @@ impl Metrics {
 
     /// A counter that is missing until its first event cannot be alerted on, so all labels appear from the start.
     fn expose_all(&self) {
-        for result in ["accepted", "refused"] {
-            drop(self.evictions.get_or_create(&EvictionLabels { result }));
+        let refused = Refusal::CODES.map(|reason| EvictionLabels { result: "refused", reason });
+        for labels in refused.into_iter().chain([EvictionLabels::of(&EvictReply::Accepted)]) {
+            drop(self.evictions.get_or_create(&labels));
         }
     }
 }

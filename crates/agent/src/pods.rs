@@ -6,13 +6,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::Status;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use reboot_core::annotations::EVICTION_LABEL;
 use reboot_core::drain::{BudgetView, PodRef, PodView, Refusal};
-use reboot_core::step::EvictReply;
+use reboot_core::step::{Evict, EvictReply, Means};
 use reboot_runtime::call::{CallError, call, call_within};
 
 use crate::watched::Watched;
@@ -54,28 +54,46 @@ impl Pods {
         Ok(pods.items.iter().map(PodView::from).collect())
     }
 
-    /// Posts an eviction of exactly this pod.
-    ///
-    /// The body is made here because `Api::evict` of kube 5.0.0 sends the delete options under a wrong name, so that the
-    /// API server ignores the UID.
-    pub async fn evict(&self, pod: PodRef) -> EvictReply {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        let (label, value) = EVICTION_LABEL;
-        let eviction = Eviction {
-            metadata: ObjectMeta {
-                name: Some(pod.name.clone()),
-                namespace: Some(pod.namespace.clone()),
-                labels: Some([(label.to_owned(), value.to_owned())].into()),
-                ..ObjectMeta::default()
-            },
-            delete_options: Some(DeleteOptions {
-                preconditions: Some(Preconditions { uid: Some(pod.uid), resource_version: None }),
-                ..DeleteOptions::default()
-            }),
+    /// Makes exactly this pod go, by an eviction or by its deletion.
+    pub async fn evict(&self, evict: Evict) -> EvictReply {
+        let Evict { pod: PodRef { namespace, name, uid }, means, grace, .. } = evict;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let grace = grace.map(|grace| grace.as_secs());
+        let done = match means {
+            Means::Eviction => {
+                let (params, body) = (PostParams::default(), eviction(&namespace, &name, uid, grace));
+                let posted = api.create_subresource::<_, Status>("eviction", &name, &params, &body);
+                call_within(EVICTION_LIMIT, "evicting a pod", posted).await.map(|_| ())
+            }
+            Means::Deletion => {
+                let params = DeleteParams {
+                    grace_period_seconds: grace.and_then(|seconds| u32::try_from(seconds).ok()),
+                    preconditions: Some(kube::api::Preconditions { uid: Some(uid), resource_version: None }),
+                    ..DeleteParams::default()
+                };
+                call_within(EVICTION_LIMIT, "deleting a pod", api.delete(&name, &params)).await.map(|_| ())
+            }
         };
-        let params = PostParams::default();
-        let posted = api.create_subresource::<_, Status>("eviction", &pod.name, &params, &eviction);
-        sort(call_within(EVICTION_LIMIT, "evicting a pod", posted).await.map(|_| ()))
+        sort(done)
+    }
+}
+
+/// The body is made here because `Api::evict` of kube 5.0.0 sends the delete options under a wrong name, so that the
+/// API server ignores the UID.
+fn eviction(namespace: &str, name: &str, uid: String, grace: Option<u64>) -> Eviction {
+    let (label, value) = EVICTION_LABEL;
+    Eviction {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([(label.to_owned(), value.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(DeleteOptions {
+            grace_period_seconds: grace.and_then(|seconds| i64::try_from(seconds).ok()),
+            preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+            ..DeleteOptions::default()
+        }),
     }
 }
 

@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
-use reboot_core::drain::{BudgetView, Budgets, PodRef, PodView};
+use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
-use reboot_core::step::{Action, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
+use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
 use reboot_runtime::call::CallError;
 use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Liveness, ReadyHandle};
@@ -117,7 +117,7 @@ impl Reconciler {
             let decided = self.decide(&node, &host, state, false);
             let done = match decided.action {
                 Action::Refresh => self.act_on_fresh_view(state).await,
-                action => self.act(action, &node, state).await,
+                action => self.act(action, decided.notes, &node, state).await,
             };
             match done {
                 Done::Again => state.failures = 0,
@@ -185,18 +185,21 @@ impl Reconciler {
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
             Action::Wait | Action::Refresh => Done::WaitFor(decided.wake.unwrap_or(RETRY.1)),
-            action => self.act(action, &node, state).await,
+            action => self.act(action, decided.notes, &node, state).await,
         }
     }
 
-    async fn act(&mut self, action: Action, node: &NodeView, state: &mut State) -> Done {
+    async fn act(&mut self, action: Action, notes: Vec<Note>, node: &NodeView, state: &mut State) -> Done {
         match action {
             Action::Wait | Action::Refresh => Done::Wait,
             Action::Write(patch, note) => self.write(&patch, note, node, state).await,
             Action::Evict(evictions) => {
                 for evict in evictions {
                     state.memory.evicting(&evict, state.now());
-                    self.post_eviction(evict.pod, state);
+                    self.post_eviction(evict, state);
+                }
+                for note in &notes {
+                    self.tell(node, note, state);
                 }
                 Done::Again
             }
@@ -248,11 +251,11 @@ impl Reconciler {
         });
     }
 
-    fn post_eviction(&self, pod: PodRef, state: &mut State) {
+    fn post_eviction(&self, evict: Evict, state: &mut State) {
         let pods = self.pods.clone();
         state.evictions.push(Box::pin(async move {
-            let uid = pod.uid.clone();
-            let reply = pods.evict(pod).await;
+            let uid = evict.pod.uid.clone();
+            let reply = pods.evict(evict).await;
             (uid, reply)
         }));
     }
@@ -280,8 +283,7 @@ impl Reconciler {
             () = self.machine.engine_changed() => {}
             () = pods_or_budgets_changed => {}
             Some((uid, reply)) = state.evictions.next() => {
-                let result = if reply == EvictReply::Accepted { "accepted" } else { "refused" };
-                self.metrics.evictions.get_or_create(&EvictionLabels { result }).inc();
+                self.metrics.evictions.get_or_create(&EvictionLabels::of(&reply)).inc();
                 state.memory.evicted(&uid, reply, state.now());
             }
             () = later => {}

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::drain::{Fate, PodView};
+use crate::drain::{Nature, PodView};
 use crate::ids::{BootId, GrantId};
 use crate::ledger::LedgerState;
 use crate::node::NodeView;
@@ -183,7 +183,7 @@ impl Audit {
     pub fn logind_called(&mut self, node: &str, pods: &[PodView], pods_may_be_left: bool) -> Vec<Violation> {
         let known = self.nodes.entry(node.to_owned()).or_default();
         let committed = known.committed.is_some_and(|id| Some(id.boot) == known.boot);
-        let left = pods.iter().filter(|pod| pod.fate == Fate::Evict).count();
+        let left = pods.iter().filter(|pod| pod.nature == Nature::Ordinary).count();
         let faults = [
             (!committed).then_some(Fault::CallWithoutCommit),
             (left > 0 && !pods_may_be_left).then_some(Fault::CallWithPodsLeft { pods: left }),

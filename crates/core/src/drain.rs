@@ -1,14 +1,17 @@
-//! Which pods a drain evicts, which it leaves, and when it is over.
+//! The pods of a node and the budgets over them, and what a drain does with each.
 
 mod budget;
 mod refusal;
+mod rules;
 
 pub use budget::{BudgetSeen, BudgetView, Budgets, Guard};
 pub use refusal::Refusal;
+pub use rules::{Choice, Fate, Rules};
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
@@ -31,19 +34,47 @@ impl fmt::Display for PodRef {
 
 /// One pod of the node as the drain sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about the pod, and any of them can go with any other"
+)]
 pub struct PodView {
     /// Which pod.
     pub pod: PodRef,
-    /// What the drain does with it.
-    pub fate: Fate,
+    /// What kind of pod it is.
+    pub nature: Nature,
     /// Whether it is being deleted already.
     pub terminating: bool,
+    /// When its grace period ends or has ended, where it is being deleted.
+    pub ends_at: Option<Timestamp>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether a volume of it goes with it.
+    pub empty_dir: bool,
+    /// Whether the scheduler may put its replacement on a node that is cordoned.
+    pub tolerates_cordon: bool,
+    /// Whether the system needs it: it goes last.
+    pub critical: bool,
     /// `metadata.labels`, by which a `PodDisruptionBudget` selects it.
     pub labels: BTreeMap<String, String>,
     /// The UID of its controller, where it has one. Pods of one controller are usually under one `PodDisruptionBudget`.
     pub controller: Option<String>,
     /// How it is, as far as a `PodDisruptionBudget` asks.
     pub health: Health,
+}
+
+/// What kind of pod it is, as far as a drain asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nature {
+    /// It serves somebody.
+    #[default]
+    Ordinary,
+    /// Its DaemonSet would put it back at once, and tolerates the cordon.
+    DaemonSet,
+    /// kubelet runs it from a file or URL; the API object is a mirror.
+    Mirror,
+    /// It has ended; nothing runs any more.
+    Finished,
 }
 
 /// What a `PodDisruptionBudget` wants to know of a pod.
@@ -58,20 +89,6 @@ pub enum Health {
     Pending,
 }
 
-/// What a drain does with a pod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fate {
-    /// Evict it and wait until it is gone.
-    #[default]
-    Evict,
-    /// Its DaemonSet would put it back at once, and tolerates the cordon.
-    LeaveDaemonSet,
-    /// kubelet runs it from a file or URL; the API object is a mirror.
-    LeaveMirror,
-    /// It has ended; nothing runs any more.
-    LeaveFinished,
-}
-
 impl From<&Pod> for PodView {
     fn from(pod: &Pod) -> Self {
         let meta = &pod.metadata;
@@ -81,8 +98,13 @@ impl From<&Pod> for PodView {
                 name: meta.name.clone().unwrap_or_default(),
                 uid: meta.uid.clone().unwrap_or_default(),
             },
-            fate: fate(pod),
+            nature: nature(pod),
             terminating: meta.deletion_timestamp.is_some(),
+            ends_at: meta.deletion_timestamp.as_ref().map(|time| time.0),
+            created: meta.creation_timestamp.as_ref().map(|time| time.0),
+            empty_dir: has_empty_dir(pod),
+            tolerates_cordon: tolerates_cordon(pod),
+            critical: is_critical(pod),
             labels: meta.labels.clone().unwrap_or_default(),
             controller: controller(pod).map(|owner| owner.uid.clone()),
             health: health(pod),
@@ -109,58 +131,43 @@ fn health(pod: &Pod) -> Health {
     }
 }
 
-/// The order of the questions is kubectl's (`pkg/drain/filters.go`), so that both agree on a pod that fits two rows.
-fn fate(pod: &Pod) -> Fate {
-    let finished = matches!(phase(pod), Some("Succeeded" | "Failed"));
-    let of_daemon_set = controller(pod).is_some_and(|owner| owner.kind == "DaemonSet");
+fn nature(pod: &Pod) -> Nature {
     let annotations = pod.metadata.annotations.as_ref();
-    let mirror = annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"));
-    if finished {
-        Fate::LeaveFinished
-    } else if of_daemon_set {
-        Fate::LeaveDaemonSet
-    } else if mirror {
-        Fate::LeaveMirror
+    if matches!(phase(pod), Some("Succeeded" | "Failed")) {
+        Nature::Finished
+    } else if controller(pod).is_some_and(|owner| owner.kind == "DaemonSet") {
+        Nature::DaemonSet
+    } else if annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror")) {
+        Nature::Mirror
     } else {
-        Fate::Evict
+        Nature::Ordinary
     }
 }
 
-/// The pods that must be gone before the node may reboot.
-pub fn remaining(pods: &[PodView]) -> impl Iterator<Item = &PodView> {
-    pods.iter().filter(|pod| pod.fate == Fate::Evict)
+fn has_empty_dir(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| volume.empty_dir.is_some())
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+/// The priorities of the classes `system-cluster-critical` and `system-node-critical` begin here
+/// (<https://kubernetes.io/docs/tasks/administer-cluster/guaranteed-scheduling-critical-addon-pods/>).
+const CRITICAL: i32 = 2_000_000_000;
 
-    use super::*;
+fn is_critical(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|priority| priority >= CRITICAL)
+}
 
-    #[track_caller]
-    fn check(pod: &serde_json::Value, fate: Fate) {
-        let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
-        assert_eq!(PodView::from(&pod).fate, fate);
-    }
+/// The taint of a cordoned node.
+const CORDON: &str = "node.kubernetes.io/unschedulable";
 
-    fn owned_by(kind: &str) -> serde_json::Value {
-        json!([{ "apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "u", "controller": true }])
-    }
-
-    #[test]
-    fn what_serves_users_is_evicted() {
-        check(&json!({ "metadata": {} }), Fate::Evict);
-        check(&json!({ "metadata": { "ownerReferences": owned_by("ReplicaSet") } }), Fate::Evict);
-        check(&json!({ "metadata": {}, "status": { "phase": "Pending" } }), Fate::Evict);
-        check(&json!({ "metadata": {}, "status": { "phase": "Unknown" } }), Fate::Evict);
-    }
-
-    #[test]
-    fn what_would_come_back_or_has_ended_is_left() {
-        check(&json!({ "metadata": { "ownerReferences": owned_by("DaemonSet") } }), Fate::LeaveDaemonSet);
-        let mirror = json!({ "annotations": { "kubernetes.io/config.mirror": "hash" } });
-        check(&json!({ "metadata": mirror }), Fate::LeaveMirror);
-        check(&json!({ "metadata": {}, "status": { "phase": "Succeeded" } }), Fate::LeaveFinished);
-        check(&json!({ "metadata": {}, "status": { "phase": "Failed" } }), Fate::LeaveFinished);
-    }
+fn tolerates_cordon(pod: &Pod) -> bool {
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    tolerations.into_iter().any(|toleration| {
+        let key = toleration.key.as_deref().unwrap_or_default();
+        let value =
+            toleration.operator.as_deref() == Some("Exists") || toleration.value.as_deref().is_none_or(str::is_empty);
+        let effect = toleration.effect.as_deref().is_none_or(|effect| matches!(effect, "" | "NoSchedule"));
+        let any = key.is_empty() && toleration.operator.as_deref() == Some("Exists");
+        effect && (any || (key == CORDON && value))
+    })
 }

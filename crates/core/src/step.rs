@@ -10,7 +10,7 @@ mod evictions;
 mod finish;
 mod memory;
 
-pub use drain::Evict;
+pub use drain::{Evict, Means};
 pub use evictions::{EvictReply, Under};
 pub(crate) use memory::doubling;
 pub use memory::{CallReply, Memory};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::drain::{Budgets, PodView};
+use crate::drain::{Budgets, PodView, Rules};
 use crate::ids::BootId;
 use crate::node::NodeView;
 use crate::values::Field;
@@ -34,6 +34,8 @@ pub struct Policy {
     /// No ask is answered earlier than this after the boot: update_engine marks the booted partition as good 45 s after
     /// its start, and a reboot before that spends one of the partition's boot tries.
     pub min_uptime: Duration,
+    /// How a drain treats pods.
+    pub drain: Rules,
 }
 
 /// What happens when a drain does not end in time.
@@ -129,15 +131,17 @@ pub struct Step {
     pub status: Option<String>,
     /// After how long time alone changes the decision.
     pub wake: Option<Duration>,
+    /// What is told to people when the action is evictions.
+    pub notes: Vec<Note>,
 }
 
 impl Step {
     fn new(action: Action) -> Self {
-        Self { action, status: None, wake: None }
+        Self { action, status: None, wake: None, notes: Vec::new() }
     }
 
     fn wait(status: impl Into<String>) -> Self {
-        Self { action: Action::Wait, status: Some(status.into()), wake: None }
+        Self { status: Some(status.into()), ..Self::new(Action::Wait) }
     }
 
     fn wake_in(mut self, delay: Duration) -> Self {

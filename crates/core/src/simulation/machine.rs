@@ -7,7 +7,7 @@ use super::budget::LABEL;
 use super::random::Random;
 use super::world::{ApiNode, World};
 use crate::audit::Actor;
-use crate::drain::{Budgets, Fate, PodRef, PodView, Refusal};
+use crate::drain::{Budgets, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
 use crate::step::{CallReply, Engine, EvictReply, HostView};
 
@@ -71,12 +71,12 @@ impl Machine {
     pub(super) fn add_pod(&mut self) {
         self.made += 1;
         let name = format!("pod-{}", self.made);
-        let fate = if self.made.is_multiple_of(5) { Fate::LeaveDaemonSet } else { Fate::Evict };
+        let nature = if self.made.is_multiple_of(5) { Nature::DaemonSet } else { Nature::Ordinary };
         let pod = PodRef { namespace: "default".into(), uid: name.clone(), name };
         // Every other pod is under the budget.
         let (key, value) = LABEL;
         let labels = self.made.is_multiple_of(2).then(|| (key.to_owned(), value.to_owned())).into_iter().collect();
-        let view = PodView { pod, fate, labels, ..PodView::default() };
+        let view = PodView { pod, nature, labels, ..PodView::default() };
         self.pods.push(Pod { view, gone_at: None });
     }
 

@@ -117,6 +117,7 @@ impl World {
                 drain_timeout: Duration::from_mins(10),
                 on_drain_timeout,
                 min_uptime: Duration::from_mins(2),
+                drain: crate::drain::Rules::default(),
             },
             budget: Budget::new(1 + random.below(2)),
             audit: Audit::new(quota, selector),

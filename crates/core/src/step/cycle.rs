@@ -79,24 +79,23 @@ fn is_forced(s: &Situation<'_>) -> bool {
 
 fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     let left = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now));
-    let (evict, status, retry) = match drain::progress(s) {
+    let step = match drain::progress(s) {
         Progress::Done => return if s.fresh { commit(s, progress) } else { refresh("Draining: done") },
-        Progress::NotListed => (Vec::new(), "Draining: listing the pods of this node".to_owned(), None),
-        Progress::Going { evict, status, retry } => (evict, status, retry),
+        Progress::NotListed => Step::wait("Draining: listing the pods of this node"),
+        Progress::Going(going) => going.step(),
     };
     if left.is_zero() {
         return match s.policy.on_drain_timeout {
-            OnDrainTimeout::GiveUp => give_back(s, progress, EndReason::DrainTimedOut, Some(status)),
+            OnDrainTimeout::GiveUp => give_back(s, progress, EndReason::DrainTimedOut, step.status),
             OnDrainTimeout::Reboot if s.fresh && s.host.pods.is_some() => commit(s, progress),
             OnDrainTimeout::Reboot => refresh("Draining: timed out; rebooting with the pods that are left"),
         };
     }
-    let action = if evict.is_empty() { Action::Wait } else { Action::Evict(evict) };
-    Step { action, status: Some(status), wake: Some(retry.unwrap_or(left).min(left)) }
+    step.wake_in(left)
 }
 
 fn refresh(status: &str) -> Step {
-    Step { action: Action::Refresh, status: Some(status.to_owned()), wake: None }
+    Step { status: Some(status.to_owned()), ..Step::new(Action::Refresh) }
 }
 
 /// The point of no return. Everything that could end the cycle has just been read afresh.
@@ -135,12 +134,9 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     let out_of_time = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now)).is_zero();
     let go_on_without = out_of_time && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
     match drain::progress(s) {
-        Progress::Going { evict, status, retry } if !go_on_without => {
-            let action = if evict.is_empty() { Action::Wait } else { Action::Evict(evict) };
-            Step { action, status: Some(status), wake: Some(retry.unwrap_or(STILL_PREPARING)) }
-        }
+        Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
-        Progress::Done | Progress::Going { .. } => Step { action: Action::Reboot, status: Some(status), wake: None },
+        Progress::Done | Progress::Going(_) => Step { status: Some(status), ..Step::new(Action::Reboot) },
     }
 }
 

@@ -3,21 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Situation;
 use super::evictions::{Evictions, Standing, Under};
-use crate::drain::{BudgetView, Guard, PodRef, PodView, Refusal, remaining};
-
-/// How many evictions may be without an answer at once.
-const EVICTIONS_IN_FLIGHT: usize = 8;
+use super::{Action, Note, Situation, Step};
+use crate::drain::{BudgetView, Fate, Guard, PodRef, PodView};
 
 /// An eviction to be posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evict {
     /// Which pod.
     pub pod: PodRef,
+    /// By which means.
+    pub means: Means,
+    /// How long its containers have to end; `None`: as the pod says.
+    pub grace: Option<Duration>,
     /// What is known of its budgets; it belongs to the memory of the eviction.
     pub under: Under,
 }
+
+/// How a pod is made to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By an eviction, which its budgets can refuse.
+    Eviction,
+    /// By its deletion, which asks no budget.
+    Deletion,
+}
+
+/// How long the containers have to end once the drain has taken too long for more.
+const SHORT_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) enum Progress {
     /// The pods have not been listed yet.
@@ -25,14 +38,26 @@ pub(super) enum Progress {
     /// Nothing that has to go is left.
     Done,
     /// Some pods are left.
-    Going {
-        /// To be evicted now.
-        evict: Vec<Evict>,
-        /// How it stands, for people.
-        status: String,
-        /// How long until time alone makes a pod due.
-        retry: Option<Duration>,
-    },
+    Going(Going),
+}
+
+/// A drain that is not done.
+pub(super) struct Going {
+    /// To be evicted now.
+    evict: Vec<Evict>,
+    /// What is told about these.
+    notes: Vec<Note>,
+    /// How it stands, for people.
+    status: String,
+    /// How long until time alone changes something.
+    retry: Option<Duration>,
+}
+
+impl Going {
+    pub(super) fn step(self) -> Step {
+        let action = if self.evict.is_empty() { Action::Wait } else { Action::Evict(self.evict) };
+        Step { action, status: Some(self.status), wake: self.retry, notes: self.notes }
+    }
 }
 
 /// What the drain does about one pod now.
@@ -49,29 +74,114 @@ enum Turn {
 
 pub(super) fn progress(s: &Situation<'_>) -> Progress {
     let Some(pods) = &s.host.pods else { return Progress::NotListed };
-    let mut round = Round::new(s, pods);
-    let (mut left, mut evict, mut retry, mut blocked) = (0_usize, Vec::new(), None::<Duration>, None);
-    let mut wake_in = |delay: Duration| retry = Some(retry.map_or(delay, |retry| retry.min(delay)));
-    for pod in remaining(pods) {
-        left += 1;
-        if pod.terminating {
-            continue;
+    let since = s.node.in_progress.get().map_or(s.now.wall, |progress| progress.since);
+    let sorted = pods.iter().map(|pod| (pod, s.policy.drain.fate(pod, since, s.now.wall)));
+    let going: Vec<_> = sorted.filter(|(_, fate)| fate.must_go()).collect();
+    if going.is_empty() {
+        return Progress::Done;
+    }
+    let mut outlook = Outlook::default();
+    outlook.wake_at_the_next_rung(s);
+    for (pod, _) in &going {
+        outlook.wake_when_stuck(pod, s);
+    }
+    match going.iter().find(|(_, fate)| fate.blocks()) {
+        Some((pod, fate)) => {
+            let why = fate.words().unwrap_or_default();
+            outlook.blocked = Some(format!("{} blocks the drain: {why}", pod.pod));
         }
+        None => take_turns(s, pods, &going, &mut outlook),
+    }
+    let (left, gone) = (going.len(), s.memory.evictions().gone(pods));
+    let blocked = outlook.blocked.map(|why| format!("; {why}")).unwrap_or_default();
+    let status = format!("Draining: {left} of {} pods left{blocked}", left.saturating_add(gone));
+    Progress::Going(Going { evict: outlook.evict, notes: outlook.told.notes(), status, retry: outlook.retry })
+}
+
+/// What comes of a look at all pods.
+#[derive(Default)]
+struct Outlook {
+    evict: Vec<Evict>,
+    told: Told,
+    retry: Option<Duration>,
+    blocked: Option<String>,
+}
+
+impl Outlook {
+    fn wake_in(&mut self, delay: Duration) {
+        self.retry = Some(self.retry.map_or(delay, |retry| retry.min(delay)));
+    }
+
+    /// Time alone makes the drain less patient.
+    fn wake_at_the_next_rung(&mut self, s: &Situation<'_>) {
+        let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
+        let rungs = [rules.shorten_after, rules.delete_after].into_iter().flatten();
+        rungs.filter(|after| *after > spent).for_each(|after| self.wake_in(after.saturating_sub(spent)));
+    }
+
+    /// Time alone makes it leave a pod that does not end.
+    fn wake_when_stuck(&mut self, pod: &PodView, s: &Situation<'_>) {
+        if let (Some(longest), Some(ends_at)) = (s.policy.drain.skip_stuck_after, pod.ends_at) {
+            let over = Duration::try_from(s.now.wall.duration_since(ends_at)).unwrap_or_default();
+            // The times of the API server have whole seconds.
+            self.wake_in(longest.saturating_sub(over).saturating_add(Duration::from_secs(1)));
+        }
+    }
+}
+
+/// The pods that the system needs go last: not before everything else is gone.
+fn take_turns(s: &Situation<'_>, pods: &[PodView], going: &[(&PodView, Fate)], outlook: &mut Outlook) {
+    let only_critical = going.iter().all(|(pod, _)| pod.critical);
+    let mut round = Round::new(s, pods);
+    for (pod, fate) in going.iter().filter(|(pod, _)| only_critical || !pod.critical) {
         match round.turn(pod) {
-            Turn::Evict(under) => evict.push(Evict { pod: pod.pod.clone(), under }),
+            Turn::Evict(under) => {
+                let evict = round.evict(pod, under);
+                outlook.told.add(pod, *fate, &evict, s);
+                outlook.evict.push(evict);
+            }
             Turn::UnderWay => {}
-            Turn::Soon(delay) => delay.into_iter().for_each(&mut wake_in),
+            Turn::Soon(delay) => delay.into_iter().for_each(|delay| outlook.wake_in(delay)),
             Turn::Blocked(why, delay) => {
-                wake_in(delay);
-                blocked.get_or_insert_with(|| format!("; {} is {why}", pod.pod));
+                outlook.wake_in(delay);
+                outlook.blocked.get_or_insert_with(|| format!("{} is {why}", pod.pod));
             }
         }
     }
-    if left == 0 {
-        return Progress::Done;
+}
+
+/// Pods that people are told of by name, by what they are told.
+#[derive(Default)]
+struct Told(BTreeMap<&'static str, Vec<String>>);
+
+impl Told {
+    fn add(&mut self, pod: &PodView, fate: Fate, evict: &Evict, s: &Situation<'_>) {
+        let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
+        let past = |after: Option<Duration>| after.is_some_and(|after| spent >= after);
+        let is_new = matches!(s.memory.evictions().standing(&pod.pod.uid, s.now.mono), Standing::New);
+        let reason = match fate {
+            _ if past(rules.delete_after) && !pod.terminating => "DeletedPastBudget",
+            _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => "GraceShortened",
+            Fate::EvictUnmanaged if is_new => "EvictedUnmanaged",
+            Fate::EvictEmptyDir if is_new => "EvictedEmptyDir",
+            _ => return,
+        };
+        self.0.entry(reason).or_default().push(pod.pod.to_string());
     }
-    let status = format!("Draining: {left} pods left{}", blocked.unwrap_or_default());
-    Progress::Going { evict, status, retry }
+
+    /// One note for each thing to tell.
+    fn notes(self) -> Vec<Note> {
+        let note = |(reason, pods): (&'static str, Vec<String>)| {
+            let (warning, what) = match reason {
+                "DeletedPastBudget" => (true, "Deleting pods whatever their budgets say, by --drain-delete-after"),
+                "GraceShortened" => (true, "Cutting grace periods short, by --drain-shorten-after"),
+                "EvictedUnmanaged" => (false, "Evicting pods without a controller, which nobody starts anew"),
+                _ => (false, "Evicting pods with an emptyDir, whose content goes with them"),
+            };
+            Note { warning, reason, text: format!("{what}: {}", pods.join(", ")) }
+        };
+        self.0.into_iter().map(note).collect()
+    }
 }
 
 /// One look at all pods. What it decides for one pod counts for the next.
@@ -80,6 +190,10 @@ struct Round<'a> {
     s: &'a Situation<'a>,
     now: Duration,
     seed: u64,
+    /// Whether the drain has taken too long for full grace periods.
+    short: bool,
+    /// Whether it has taken too long to ask budgets.
+    delete: bool,
     /// How many evictions more may be posted.
     room: usize,
     /// The controllers one of whose pods is asked for, or was refused.
@@ -96,27 +210,31 @@ impl<'a> Round<'a> {
             _ => evictions.is_in_flight(&pod.pod.uid),
         };
         let busy = pods.iter().filter(is_busy).filter_map(|pod| pod.controller.as_deref()).collect();
-        let room = EVICTIONS_IN_FLIGHT.saturating_sub(evictions.in_flight());
-        Self { evictions, s, now, seed: s.memory.seed(), room, busy, posts: BTreeMap::new() }
+        let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
+        let past = |after: Option<Duration>| after.is_some_and(|after| spent >= after);
+        let room = rules.concurrency.saturating_sub(evictions.in_flight());
+        let (short, delete) = (past(rules.shorten_after), past(rules.delete_after));
+        Self { evictions, s, now, seed: s.memory.seed(), short, delete, room, busy, posts: BTreeMap::new() }
+    }
+
+    /// The eviction of this pod, as patient as the drain still is.
+    fn evict(&self, pod: &PodView, under: Under) -> Evict {
+        let rules = &self.s.policy.drain;
+        let deletes = rules.delete || (self.delete && !pod.terminating);
+        let means = if deletes { Means::Deletion } else { Means::Eviction };
+        let grace = match rules.grace {
+            Some(grace) if self.short => Some(grace.min(SHORT_GRACE)),
+            None if self.short => Some(SHORT_GRACE),
+            grace => grace,
+        };
+        Evict { pod: pod.pod.clone(), means, grace, under }
     }
 
     fn turn(&mut self, pod: &'a PodView) -> Turn {
         let standing = self.evictions.standing(&pod.pod.uid, self.now);
-        match &standing {
-            Standing::UnderWay => return Turn::UnderWay,
-            Standing::Refused { refusal, left, .. } if !refusal.is_of_budgets() && !left.is_zero() => {
-                return Turn::Blocked(format!("refused: {refusal}"), *left);
-            }
-            Standing::Refused { .. } | Standing::New => {}
-        }
-        let turn = match self.s.host.budgets.guard(pod) {
-            Guard::Unknown => self.without_knowledge(pod, &standing),
-            Guard::Free => retry_when_new(Under::Free, &standing),
-            Guard::One(budget) => self.under(budget, &standing),
-            Guard::Several(budget, other) => {
-                let names = format!("PodDisruptionBudgets {} and {}", budget.name, other.name);
-                self.probe(budget, format!("guarded by more than one, {names}: the API server evicts no such pod"))
-            }
+        let turn = match self.rung(pod, &standing) {
+            Some(turn) => turn,
+            None => self.ask_budgets(pod, &standing),
         };
         match turn {
             Turn::Evict(_) if self.room == 0 => Turn::Soon(None),
@@ -129,6 +247,46 @@ impl<'a> Round<'a> {
                 Turn::Evict(under)
             }
             turn => turn,
+        }
+    }
+
+    /// What is clear before any budget is asked.
+    fn rung(&self, pod: &PodView, standing: &Standing<'_>) -> Option<Turn> {
+        let in_flight = self.evictions.is_in_flight(&pod.pod.uid);
+        let was = self.evictions.last(&pod.pod.uid);
+        // A smaller grace period takes effect on a pod that is being deleted, and no budget is asked about it.
+        if pod.terminating {
+            let shortened = was.is_some_and(|(_, grace)| grace.is_some_and(|grace| grace <= SHORT_GRACE));
+            return Some(if self.short && !shortened && !in_flight {
+                Turn::Evict(Under::Free)
+            } else {
+                Turn::UnderWay
+            });
+        }
+        match standing {
+            Standing::UnderWay => Some(Turn::UnderWay),
+            Standing::Refused { refusal, left, .. } if !left.is_zero() => {
+                let past_budget = self.delete && was.is_some_and(|(means, _)| means == Means::Eviction);
+                match past_budget {
+                    true => Some(Turn::Evict(Under::Free)),
+                    false if refusal.is_of_budgets() => None,
+                    false => Some(Turn::Blocked(format!("refused: {refusal}"), *left)),
+                }
+            }
+            _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(Under::Free)),
+            Standing::Refused { .. } | Standing::New => None,
+        }
+    }
+
+    fn ask_budgets(&self, pod: &'a PodView, standing: &Standing<'_>) -> Turn {
+        match self.s.host.budgets.guard(pod) {
+            Guard::Unknown => self.without_knowledge(pod, standing),
+            Guard::Free => retry_when_new(Under::Free, standing),
+            Guard::One(budget) => self.under(budget, standing),
+            Guard::Several(budget, other) => {
+                let names = format!("PodDisruptionBudgets {} and {}", budget.name, other.name);
+                self.probe(budget, format!("guarded by more than one, {names}: the API server evicts no such pod"))
+            }
         }
     }
 
@@ -178,12 +336,8 @@ impl<'a> Round<'a> {
 fn retry_when_new(under: Under, standing: &Standing<'_>) -> Turn {
     match standing {
         Standing::Refused { refusal, under: before, left } if **before == under && !left.is_zero() => {
-            Turn::Blocked(refused(refusal), *left)
+            Turn::Blocked(format!("refused: {refusal}"), *left)
         }
         _ => Turn::Evict(under),
     }
-}
-
-fn refused(refusal: &Refusal) -> String {
-    format!("refused: {refusal}")
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::drain::Evict;
-use crate::drain::{BudgetSeen, BudgetView, Budgets, Refusal};
+use super::drain::{Evict, Means};
+use crate::drain::{BudgetSeen, BudgetView, Budgets, PodView, Refusal};
 use crate::jitter::spread;
 
 /// How an eviction was answered.
@@ -39,6 +39,8 @@ pub(super) struct Evictions {
 #[derive(Clone, Debug)]
 struct Eviction {
     tries: u32,
+    means: Means,
+    grace: Option<Duration>,
     under: Under,
     state: State,
 }
@@ -119,7 +121,8 @@ impl Evictions {
             budget.tries = budget.tries.saturating_add(u32::from(budget.open_since.is_none()));
         }
         let tries = self.pods.get(&evict.pod.uid).map_or(0, |eviction| eviction.tries).saturating_add(1);
-        let eviction = Eviction { tries, under: evict.under.clone(), state: State::InFlight };
+        let Evict { means, grace, under, .. } = evict.clone();
+        let eviction = Eviction { tries, means, grace, under, state: State::InFlight };
         self.pods.insert(evict.pod.uid.clone(), eviction);
     }
 
@@ -155,6 +158,17 @@ impl Evictions {
 
     pub(super) fn is_in_flight(&self, uid: &str) -> bool {
         self.pods.get(uid).is_some_and(|eviction| matches!(eviction.state, State::InFlight))
+    }
+
+    /// By which means and with which grace period a pod was evicted last.
+    pub(super) fn last(&self, uid: &str) -> Option<(Means, Option<Duration>)> {
+        self.pods.get(uid).map(|eviction| (eviction.means, eviction.grace))
+    }
+
+    /// How many pods are gone that were evicted.
+    pub(super) fn gone(&self, pods: &[PodView]) -> usize {
+        let there = |uid: &str| pods.iter().any(|pod| pod.pod.uid == uid);
+        self.pods.iter().filter(|(uid, eviction)| matches!(eviction.state, State::Accepted) && !there(uid)).count()
     }
 
     /// How many of the evictions that this version of a budget lets through are used up: those without an answer, and

@@ -67,7 +67,7 @@ fn status_is_written_when_it_changes_but_not_more_often_than_every_10_seconds() 
 #[test]
 fn another_reboot_manager_is_named_where_there_is_nothing_else_to_say() {
     check_status("locksmithd", "locksmithd.service is active");
-    check_status("locksmithd draining=7 granted=7 asks cordon=reboot-agent pods=a", "Draining: 1 pods left");
+    check_status("locksmithd draining=7 granted=7 asks cordon=reboot-agent pods=a", "Draining: 1 of 1 pods left");
 }
 
 #[test]

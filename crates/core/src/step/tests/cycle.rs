@@ -123,7 +123,7 @@ fn a_drain_that_does_not_end_in_time_is_cut_short_where_the_policy_says_so() {
 
 #[test]
 fn the_deadline_counts_the_seconds_spent_over_all_runs_of_the_agent() {
-    let status = "status=Draining:_1_pods_left";
+    let status = "status=Draining:_1_of_1_pods_left";
     let resumed =
         scene(&format!("asks granted=7 draining=7/590 cordon=reboot-agent pods=a! {status}")).after(9).wrote();
     check_scene(&resumed, "wait");
@@ -137,8 +137,8 @@ fn the_deadline_counts_the_seconds_spent_over_all_runs_of_the_agent() {
 
 #[test]
 fn the_seconds_spent_are_saved_with_every_status_and_at_least_once_a_minute() {
-    check_scene(&scene(&draining("pods=a! status=Draining:_2_pods_left")).after(20), "write spent:20");
-    let quiet = |seconds| scene(&draining("pods=a! status=Draining:_1_pods_left")).after(seconds);
+    check_scene(&scene(&draining("pods=a! status=Draining:_2_of_2_pods_left")).after(20), "write spent:20");
+    let quiet = |seconds| scene(&draining("pods=a! status=Draining:_1_of_1_pods_left")).after(seconds);
     check_scene(&quiet(59), "wait");
     check_wake(&quiet(59), Some(1));
     check_scene(&quiet(60), "write spent:60");
@@ -161,7 +161,7 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
     check(&rebooting("pods= preparing=no"), "refresh");
     check(&rebooting("fresh pods= preparing=no"), "reboot");
     check(&rebooting("fresh pods=late preparing=no"), "evict late");
-    check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_pods_left"), "wait");
+    check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_of_1_pods_left"), "wait");
     check(&rebooting("fresh preparing=no status=Rebooting:_listing_the_pods_of_this_node"), "wait");
     let preparing = scene(&rebooting("fresh pods= preparing=yes status=Rebooting:_logind_is_preparing_the_shutdown"));
     check_scene(&preparing, "wait");

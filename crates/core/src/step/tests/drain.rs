@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, scene};
 use super::*;
-use crate::drain::Refusal;
+use crate::drain::{Choice, Refusal, Rules};
 
 fn draining(more: &str) -> String {
     format!("asks granted=7 draining=7 cordon=reboot-agent {more}")
@@ -32,7 +32,7 @@ fn a_drain_evicts_every_pod_once_and_waits_until_it_is_gone() {
     let both = posted.evicted("b", EvictReply::Accepted).wrote();
     check_scene(&both, "wait");
     check_scene(&both.then(&draining("pods=a!")), "wait");
-    check_status(&draining("pods=a!+b!+d@"), "Draining: 2 pods left");
+    check_status(&draining("pods=a!+b!+d@"), "Draining: 2 of 2 pods left");
     check_status(&draining(""), "listing the pods");
 }
 
@@ -48,7 +48,7 @@ fn no_more_than_eight_evictions_are_without_an_answer() {
 #[test]
 fn the_list_of_the_budgets_is_waited_for_but_not_long() {
     let unlisted = scene(&draining("no-budgets pods=web/a+web/b")).wrote();
-    check_wait(&unlisted, "Draining: 2 pods left", 2000..2001);
+    check_wait(&unlisted, "Draining: 2 of 2 pods left", 2000..2001);
     check_scene(&unlisted.then(&draining("pods=web/a+web/b budgets=web:1:7")), "evict web/a");
 }
 
@@ -141,7 +141,7 @@ fn the_node_whose_pod_was_let_go_last_leaves_the_others_a_moment() {
         let closed = won.then(&draining("pods=web/a!+web/b budgets=web:0:8"));
         closed.after(1).then(&draining("pods=web/b budgets=web:1:9"))
     };
-    check_wait(&opened(), "1 pods left", 30..31);
+    check_wait(&opened(), "Draining: 1 of 2 pods left", 30..31);
     check_scene(&opened().after_millis(30), "evict web/b");
     let taken = opened().after_millis(10).then(&draining("pods=web/b budgets=web:0:10"));
     check_wait(&taken, "blocked by PodDisruptionBudget web", 15_000..18_750);
@@ -173,4 +173,105 @@ fn every_other_refusal_is_said_and_tried_again_after_its_own_pause() {
         check_wait(&alone, &said, millis);
         check_scene(&alone.after(9), "evict a");
     }
+}
+
+fn under(rules: Rules, more: &str) -> Scene {
+    let mut scene = scene(&draining(more));
+    scene.policy.drain = rules;
+    scene
+}
+
+/// Checks what is told when the evictions that follow are carried out.
+#[track_caller]
+fn check_told(scene: &Scene, expected: &str) {
+    let told: Vec<String> =
+        scene.step().notes.into_iter().map(|note| format!("{}: {}", note.reason, note.text)).collect();
+    assert_eq!(told.join("; "), expected);
+}
+
+#[test]
+fn the_status_counts_the_pods_that_are_gone() {
+    let posted = scene(&draining("pods=a+b+c")).posts();
+    let gone = posted.answered("a", EvictReply::Accepted).then(&draining("pods=b+c"));
+    assert!(gone.step().status.unwrap().starts_with("Draining: 2 of 3 pods left"));
+}
+
+#[test]
+fn what_the_system_needs_goes_last() {
+    let mixed = scene(&draining("pods=dns^+a+b!"));
+    check_scene(&mixed, "evict a");
+    check_scene(&mixed.posts().wrote().then(&draining("pods=dns^+a!")), "wait");
+    check_scene(&scene(&draining("pods=dns^+other^+ds@")), "evict dns,other");
+}
+
+#[test]
+fn nothing_is_evicted_while_a_pod_blocks_by_policy() {
+    let rules = || Rules { empty_dir: Choice::Block, ..Rules::default() };
+    let blocked = under(rules(), "pods=web/a+web/b=").wrote();
+    assert_eq!(blocked.step().action, Action::Wait);
+    let why = "default/web/b blocks the drain: it has an emptyDir, and --drain-emptydir-pods is `block`";
+    assert!(blocked.step().status.unwrap().contains(why));
+    check_scene(&blocked.then(&draining("pods=web/a")), "evict web/a");
+}
+
+#[test]
+fn people_are_told_once_which_pods_nobody_starts_anew_and_which_lose_data() {
+    let first = scene(&draining("pods=a+b+web/c=+web/d"));
+    check_told(
+        &first,
+        "EvictedEmptyDir: Evicting pods with an emptyDir, whose content goes with them: default/web/c; \
+         EvictedUnmanaged: Evicting pods without a controller, which nobody starts anew: default/a, default/b",
+    );
+    let refused = first.posts().answered("a", EvictReply::Refused(Refusal::Conflict)).after(1);
+    check_scene(&refused, "evict a");
+    check_told(&refused, "");
+}
+
+#[test]
+fn grace_periods_and_the_means_are_those_of_the_rules() {
+    let grace = Some(Duration::from_secs(3));
+    check_scene(&under(Rules { grace, ..Rules::default() }, "pods=a"), "evict a/3");
+    let delete = Rules { delete: true, ..Rules::default() };
+    check_scene(&under(delete, "pods=web/a+web/b budgets=web:0:7"), "evict xweb/a,xweb/b");
+    let two = Rules { concurrency: 2, ..Rules::default() };
+    check_scene(&under(two, "pods=a+b+c"), "evict a,b");
+}
+
+#[test]
+fn a_drain_that_takes_long_cuts_grace_periods_short_where_the_rules_say_so() {
+    let rules = || Rules { shorten_after: Some(Duration::from_secs(40)), ..Rules::default() };
+    let ending = under(rules(), "pods=web/a!").wrote();
+    assert_eq!(ending.step().wake, Some(Duration::from_secs(10)));
+    let late = ending.after(40);
+    check_scene(&late, "evict web/a/10");
+    check_told(&late, "GraceShortened: Cutting grace periods short, by --drain-shorten-after: default/web/a");
+    let posted = late.posts().answered("web/a", EvictReply::Accepted).wrote();
+    check_scene(&posted, "wait");
+    let small = Rules { grace: Some(Duration::from_secs(3)), ..rules() };
+    check_scene(&under(small, "pods=web/a").after(40), "evict web/a/3");
+}
+
+#[test]
+fn a_drain_that_takes_too_long_deletes_past_the_budgets_where_the_rules_say_so() {
+    let rules = Rules { delete_after: Some(Duration::from_secs(40)), ..Rules::default() };
+    let closed = under(rules, "pods=web/a+web/b+web/c! budgets=web:0:7").wrote();
+    assert_eq!(closed.step().action, Action::Wait);
+    let late = closed.after(40);
+    check_scene(&late, "evict xweb/a,xweb/b");
+    check_told(
+        &late,
+        "DeletedPastBudget: Deleting pods whatever their budgets say, by --drain-delete-after: default/web/a, default/web/b",
+    );
+    let posted = late.posts().answered("web/a", EvictReply::Accepted);
+    let refused = posted.answered("web/b", EvictReply::Refused(Refusal::Forbidden("no right".into()))).wrote();
+    check_wait(&refused, "default/web/b is refused: Forbidden: no right", 4000..5000);
+}
+
+#[test]
+fn a_refused_pod_is_deleted_at_once_when_the_time_for_budgets_is_over() {
+    let rules = Rules { delete_after: Some(Duration::from_secs(40)), ..Rules::default() };
+    let refused =
+        under(rules, "pods=web/a budgets=web:1:7").after(39).posts().answered("web/a", budget_refused()).wrote();
+    check_wait(&refused, "refused", 1000..1001);
+    check_scene(&refused.after(1), "evict xweb/a");
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::drain::{BudgetSeen, BudgetView, Budgets, Fate, Health, PodRef, PodView};
+use crate::drain::{BudgetSeen, BudgetView, Budgets, Health, Nature, PodRef, PodView, Rules};
 use crate::ids::{GrantId, Serial};
 use crate::node::NodeView;
 use crate::step::*;
@@ -33,6 +33,7 @@ pub(super) fn scene(words: &str) -> Scene {
         drain_timeout: Duration::from_mins(10),
         on_drain_timeout: OnDrainTimeout::GiveUp,
         min_uptime: Duration::from_mins(2),
+        drain: Rules::default(),
     };
     let host = HostView {
         boot: BOOT.parse().ok(),
@@ -112,7 +113,7 @@ impl Scene {
     /// An eviction of this pod is posted and answered, whatever follows from the scene.
     pub(super) fn evicted(mut self, pod: &str, reply: EvictReply) -> Self {
         let pod = PodRef { namespace: "default".into(), name: pod.into(), uid: pod.into() };
-        let evict = Evict { pod, under: Under::Unknown };
+        let evict = Evict { pod, means: Means::Eviction, grace: None, under: Under::Unknown };
         self.memory.evicting(&evict, self.now());
         self.answered(&evict.pod.uid, reply)
     }
@@ -160,19 +161,22 @@ impl Scene {
     }
 }
 
-/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet; `a?`: not Ready; `web/a`: of the controller `web`, with
+/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet; `a?`: not Ready; `a^`: critical; `a=`: with an emptyDir; `web/a`: of the controller `web`, with
 /// its label. Empty: none.
 fn pods(names: &str) -> Vec<PodView> {
     let pod = |text: &str| {
-        let name = text.trim_end_matches(['!', '@', '?']);
+        let name = text.trim_end_matches(['!', '@', '?', '^', '=']);
         let controller = name.split_once('/').map(|(controller, _)| controller.to_owned());
         PodView {
             pod: PodRef { namespace: "default".into(), name: name.into(), uid: name.into() },
-            fate: if text.ends_with('@') { Fate::LeaveDaemonSet } else { Fate::Evict },
+            nature: if text.ends_with('@') { Nature::DaemonSet } else { Nature::Ordinary },
+            critical: text.ends_with('^'),
+            empty_dir: text.ends_with('='),
             terminating: text.ends_with('!'),
             labels: controller.iter().map(|controller| ("app".to_owned(), controller.clone())).collect(),
             controller,
             health: if text.ends_with('?') { Health::NotReady } else { Health::Ready },
+            ..PodView::default()
         }
     };
     names.split('+').filter(|name| !name.is_empty()).map(pod).collect()
@@ -296,11 +300,18 @@ pub(super) fn in_words(action: &Action, node: &NodeView) -> String {
         Action::Refresh => "refresh".into(),
         Action::Reboot => "reboot".into(),
         Action::Evict(pods) => {
-            let names: Vec<&str> = pods.iter().map(|evict| evict.pod.name.as_str()).collect();
+            let names: Vec<String> = pods.iter().map(evict_in_words).collect();
             format!("evict {}", names.join(","))
         }
         Action::Write(patch, _) => format!("write {}", patch_in_words(patch, node)).trim_end().into(),
     }
+}
+
+/// The name; `x` before it: by deletion; `/seconds` after it: the grace period, where it is not the pod's own.
+fn evict_in_words(evict: &Evict) -> String {
+    let means = if evict.means == Means::Deletion { "x" } else { "" };
+    let grace = evict.grace.map(|grace| format!("/{}", grace.as_secs())).unwrap_or_default();
+    format!("{means}{}{grace}", evict.pod.name)
 }
 
 /// Every key that is touched is in the words, `reboot-status` apart: what is set first, then what is removed.
