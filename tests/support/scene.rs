@@ -27,7 +27,7 @@ use crate::{
         Declaration, Expect, Referee, Verdict,
         history::{NodeSeen, PREFIX, PodSeen},
     },
-    workload::POD_IMAGE,
+    workload::{POD_IMAGE, is_ready},
 };
 
 /// The longest wait for anything: an idle machine needs seconds, a busy one may need much longer.
@@ -80,15 +80,22 @@ impl Scene {
         nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    /// Puts a pod on the node that an eviction deletes but that does not go before [`Stage::weigh_anchor`]: it holds a
-    /// drain.
+    /// Puts a pod on the node that takes an hour to end once it is evicted, or until [`Scene::weigh_anchor`]: it holds a
+    /// drain. (A finalizer would not do: on a real node the pod's phase becomes Succeeded, and nobody waits for it.)
     pub async fn anchor(&self, node: &str) {
+        let name = anchor_of(node);
+        let command = ["/busybox", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"];
         let pod = json!({
-            "metadata": {"name": anchor_of(node), "finalizers": ["testbed/anchor"]},
-            "spec": {"nodeName": node, "containers": [{"name": "main", "image": POD_IMAGE}]},
+            "metadata": {"name": name, "annotations": {"testbed/termination": "1h"}},
+            "spec": {
+                "nodeName": node, "terminationGracePeriodSeconds": 3600,
+                "containers": [{"name": "main", "image": POD_IMAGE, "command": command}],
+            },
         });
         let pods: Api<Pod> = Api::default_namespaced(self.client());
         pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        let ready = |pod: Option<&Pod>| pod.is_some_and(is_ready);
+        until(LIMIT, format!("waiting for {name}"), pods, &name, ready).await.unwrap();
     }
 
     /// Waits until the anchor is evicted; other evictions may be under way.
@@ -112,11 +119,15 @@ impl Scene {
         within(LIMIT, format!("the drain of {node}"), held.try_next()).await.unwrap();
     }
 
-    /// Lets the anchor go.
+    /// Lets the anchor go: it is deleted by force, as people do with what hangs.
     pub async fn weigh_anchor(&self, node: &str) {
         let pods: Api<Pod> = Api::default_namespaced(self.client());
-        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-        pods.patch(&anchor_of(node), &PatchParams::default(), &patch).await.unwrap();
+        let now = DeleteParams::default().grace_period(0);
+        match pods.delete(&anchor_of(node), &now).await {
+            // The machine may have gone down with it, and its Node too.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => drop(other.unwrap()),
+        }
     }
 
     /// Waits until the Node looks like that; `what` ends the sentence "waiting for node-1 …".

@@ -6,13 +6,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 use super::{namespaces::run, site};
 use crate::{
@@ -31,8 +34,9 @@ pub struct RealNode {
     cgroup: PathBuf,
     engine: FakeEngine,
     state: Mutex<State>,
-    /// How often it was switched on, by hand or by a reboot, and whether it runs.
     power: watch::Sender<Power>,
+    /// The power fails.
+    failure: Notify,
 }
 
 /// How a machine reboots once logind has let it go.
@@ -128,6 +132,7 @@ impl RealNode {
             engine,
             state: Mutex::new(state),
             power: watch::Sender::default(),
+            failure: Notify::new(),
         })
     }
 
@@ -160,7 +165,7 @@ impl RealNode {
     /// The power fails: everything on the machine ends at once. It stays off until it is switched on.
     pub async fn fail_power(&self) -> Result<()> {
         self.state().button = false;
-        fs::write(self.cgroup.join("cgroup.kill"), "1").with_context(|| format!("killing {}", self.name))?;
+        self.failure.notify_one();
         self.until_power("to be off", |power| !power.on).await
     }
 
@@ -211,20 +216,31 @@ impl RealNode {
             self.until_button().await?;
             let mut machine = self.boot()?;
             self.power.send_modify(|power| *power = Power { on: true, boots: power.boots + 1 });
-            let resume = self.resume_engine();
-            let status = tokio::select! {
-                status = machine.wait(FOREVER) => status?,
-                heard = resume => { heard?; machine.wait(FOREVER).await? }
+            let rebooting = tokio::select! {
+                status = self.run(&mut machine) => status?.code() == Some(ASKED_FOR_REBOOT),
+                () = self.failure.notified() => false,
             };
+            // Where the power failed there is much to end; after an orderly end there is nothing left.
+            let _no_cgroup_yet = fs::write(self.cgroup.join("cgroup.kill"), "1");
+            machine.kill()?;
             self.engine.stop().await;
             self.engine.set_silently(FakeEngine::IDLE, "");
             self.power.send_modify(|power| power.on = false);
-            if status.code() == Some(ASKED_FOR_REBOOT) {
+            if rebooting {
                 let RealReboots { down, comes_back, .. } = self.state().reboots;
                 sleep(down).await;
                 self.state().button |= comes_back;
             }
         }
+    }
+
+    /// From power-on to the end of the boot.
+    async fn run(&self, machine: &mut Process) -> Result<ExitStatus> {
+        tokio::select! {
+            status = machine.wait(FOREVER) => return status,
+            heard = self.resume_engine() => heard?,
+        }
+        machine.wait(FOREVER).await
     }
 
     /// Waits until the machine may run.
