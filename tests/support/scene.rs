@@ -44,8 +44,6 @@ pub struct Scene {
     pub referee: Referee,
 }
 
-#[allow(clippy::unwrap_used, reason = "steps of tests, which panic on failure")]
-#[allow(clippy::missing_panics_doc, reason = "said once, on the type")]
 impl Scene {
     /// The scene that this referee watches.
     pub fn new(client: Client, referee: Referee) -> Self {
