@@ -235,6 +235,7 @@ impl World {
             _ => {
                 if machine.power == Power::Up {
                     machine.power = Power::Preparing(down_at);
+                    self.audit.going_down(&name);
                 }
                 CallReply::MayHappen
             }
