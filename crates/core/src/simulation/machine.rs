@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::api::ApiNode;
 use super::budget::LABEL;
 use super::random::Random;
-use super::world::{ApiNode, World};
+use super::world::World;
 use crate::audit::Actor;
 use crate::drain::{Budgets, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
@@ -234,6 +235,7 @@ impl World {
             _ => {
                 if machine.power == Power::Up {
                     machine.power = Power::Preparing(down_at);
+                    self.audit.going_down(&name);
                 }
                 CallReply::MayHappen
             }
