@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::drain::{self, Progress};
+use super::drain::{self, Going, Progress};
 use super::memory::CallReply;
 use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
 use crate::annotations::{self as key, NodePatch};
@@ -79,17 +79,20 @@ fn is_forced(s: &Situation<'_>) -> bool {
 
 fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     let left = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now));
-    let step = match drain::progress(s) {
-        Progress::Done => return if s.fresh { commit(s, progress) } else { refresh("Draining: done") },
-        Progress::NotListed => Step::wait("Draining: listing the pods of this node"),
-        Progress::Going(going) => going.step(),
+    let going = match drain::progress(s) {
+        Progress::Done => return if s.fresh { commit(s, progress, None) } else { refresh("Draining: done") },
+        Progress::NotListed => None,
+        Progress::Going(going) => Some(going),
     };
-    if left.is_zero() {
-        return match s.policy.on_drain_timeout {
-            OnDrainTimeout::GiveUp => give_back(s, progress, EndReason::DrainTimedOut, step.status),
-            OnDrainTimeout::Reboot if s.fresh && s.host.pods.is_some() => commit(s, progress),
-            OnDrainTimeout::Reboot => refresh("Draining: timed out; rebooting with the pods that are left"),
+    if left.is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot {
+        return match &going {
+            Some(going) if s.fresh => commit(s, progress, Some(going)),
+            _ => refresh("Draining: timed out; rebooting with the pods that are left"),
         };
+    }
+    let step = going.map_or_else(|| Step::wait("Draining: listing the pods of this node"), Going::step);
+    if left.is_zero() {
+        return give_back(s, progress, EndReason::DrainTimedOut, step.status);
     }
     step.wake_in(left)
 }
@@ -98,13 +101,21 @@ fn refresh(status: &str) -> Step {
     Step { status: Some(status.to_owned()), ..Step::new(Action::Refresh) }
 }
 
-/// The point of no return. Everything that could end the cycle has just been read afresh.
-fn commit(s: &Situation<'_>, progress: &InProgress) -> Step {
+/// The point of no return. Everything that could end the cycle has just been read afresh. `cut_short`: the drain that is
+/// not waited for any longer.
+fn commit(s: &Situation<'_>, progress: &InProgress, cut_short: Option<&Going>) -> Step {
     let progress =
         InProgress { phase: Phase::Rebooting, spent_seconds: s.memory.spent(s.now).as_secs(), ..progress.clone() };
-    let text = format!("Drained in {}s; rebooting ({})", progress.spent_seconds, progress.id);
+    let (seconds, id) = (progress.spent_seconds, progress.id);
+    let text = match cut_short {
+        None => format!("Drained in {seconds}s; rebooting ({id})"),
+        Some(going) => {
+            format!("Not drained in {seconds}s; rebooting ({id}) with these pods: {}", going.left.join(", "))
+        }
+    };
     let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
-    let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: "Rebooting", text })));
+    let note = Note { warning: cut_short.is_some(), reason: "Rebooting", text };
+    let mut step = Step::new(Action::Write(patch, Some(note)));
     step.status = Some("Rebooting".to_owned());
     step
 }

@@ -43,6 +43,8 @@ pub(super) enum Progress {
 
 /// A drain that is not done.
 pub(super) struct Going {
+    /// The pods that have to go and are still there.
+    pub(super) left: Vec<String>,
     /// To be evicted now.
     evict: Vec<Evict>,
     /// What is told about these.
@@ -92,10 +94,11 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
         }
         None => take_turns(s, pods, &going, &mut outlook),
     }
-    let (left, gone) = (going.len(), s.memory.evictions().gone(pods));
+    let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
+    let all = left.len().saturating_add(s.memory.evictions().gone(pods));
     let blocked = outlook.blocked.map(|why| format!("; {why}")).unwrap_or_default();
-    let status = format!("Draining: {left} of {} pods left{blocked}", left.saturating_add(gone));
-    Progress::Going(Going { evict: outlook.evict, notes: outlook.told.notes(), status, retry: outlook.retry })
+    let status = format!("Draining: {} of {all} pods left{blocked}", left.len());
+    Progress::Going(Going { left, evict: outlook.evict, notes: outlook.told.notes(), status, retry: outlook.retry })
 }
 
 /// What comes of a look at all pods.
