@@ -146,6 +146,8 @@ mod tests {
 
     #[test]
     fn a_step_of_the_ladder_that_never_comes_is_refused() {
+        check(&["--drain-timeout", "0s"], Some("no drain would ever end"));
+        check(&["--drain-timeout", "0s", "--on-drain-timeout", "reboot"], None);
         check(&["--drain-shorten-after", "5m", "--drain-delete-after", "8m"], None);
         check(
             &["--drain-shorten-after", "10m"],
