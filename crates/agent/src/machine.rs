@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reboot_core::drain::{Budgets, PodView};
+use reboot_core::drain::{Attachments, Budgets, PodView};
 use reboot_core::ids::BootId;
 use reboot_core::step::{CallReply, Engine, HostView};
 use tokio::sync::watch;
@@ -110,6 +110,7 @@ impl Machine {
             engine,
             pods,
             budgets,
+            attachments: Attachments::default(),
             preparing_for_shutdown: preparing,
             other_manager: self.other_manager.clone(),
         }

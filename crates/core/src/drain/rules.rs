@@ -31,6 +31,8 @@ pub struct Rules {
     pub shorten_after: Option<Duration>,
     /// After how long of a drain the pods that are left are deleted, whatever their budgets say; `None`: never.
     pub delete_after: Option<Duration>,
+    /// How long the volumes of the pods that are gone are waited for, to be detached from the node.
+    pub wait_for_volumes: Duration,
 }
 
 /// What happens to a pod that a person might miss.
@@ -54,6 +56,7 @@ impl Default for Rules {
             concurrency: 8,
             shorten_after: None,
             delete_after: None,
+            wait_for_volumes: Duration::from_mins(2),
         }
     }
 }
