@@ -8,7 +8,7 @@ use super::budget::LABEL;
 use super::random::Random;
 use super::world::World;
 use crate::audit::Actor;
-use crate::drain::{Budgets, Nature, PodRef, PodView, Refusal};
+use crate::drain::{Attachments, Budgets, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
 use crate::step::{CallReply, Engine, EvictReply, HostView};
 
@@ -100,6 +100,7 @@ impl Machine {
             engine: self.engine.clone(),
             pods,
             budgets,
+            attachments: Attachments::default(),
             preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
             other_manager: None,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reboot_core::Now;
 use reboot_core::annotations::{self as key, NodePatch};
 use reboot_core::audit::{Actor, Audit, Violation};
-use reboot_core::drain::{Budgets, PodRef, PodView};
+use reboot_core::drain::{Attachments, Budgets, PodRef, PodView};
 use reboot_core::ids::BootId;
 use reboot_core::ledger::{Ledger, LedgerState};
 use reboot_core::quota::Quota;
@@ -266,6 +266,7 @@ impl State {
             engine: Engine::Otherwise,
             pods: Some(if fresh { self.pods(host) } else { Vec::new() }),
             budgets: Budgets(Some(Vec::new())),
+            attachments: Attachments(Some(Vec::new())),
             preparing_for_shutdown: fresh.then_some(machine.going_down),
             other_manager: None,
         }
