@@ -49,7 +49,7 @@ clean: cargo ## Remove everything that was built here (a control plane in the ca
 	rm -rf bin
 	cargo clean
 
-demo: control-plane dev-binaries ## Watch five simulated nodes reboot one after the other (KEEP=1 leaves the cluster up)
+demo: control-plane dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five simulated nodes reboot one after the other (NODES=real: real ones; KEEP=1 leaves the cluster up)
 	@$(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.
