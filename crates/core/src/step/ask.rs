@@ -91,6 +91,7 @@ fn begin(s: &Situation<'_>, id: GrantId) -> InProgress {
         spent_seconds: 0,
         os_version: s.host.os_version.clone(),
         cordoned: !s.node.unschedulable || s.node.cordon_is_ours(),
+        resumed: 0,
     }
 }
 

@@ -182,10 +182,19 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     match drain::progress(s) {
         Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
+        _ if !s.memory.committed_here() => resume(progress, status),
         Progress::Done(_) | Progress::Detaching(..) | Progress::Going(_) => {
             Step { status: Some(status), ..Step::new(Action::Reboot) }
         }
     }
+}
+
+/// An earlier run of this agent passed the point of no return. What it wrote last may still be on its way, such as a
+/// give-back after logind's refusal; this write makes it stale before logind is called again.
+fn resume(progress: &InProgress, status: String) -> Step {
+    let resumed = InProgress { resumed: progress.resumed.saturating_add(1), ..progress.clone() };
+    let patch = NodePatch::default().set(key::IN_PROGRESS, resumed);
+    Step { status: Some(status), ..Step::new(Action::Write(patch, None)) }
 }
 
 /// Ends a cycle without a reboot: our cordon goes, the permission goes, and the request says when to try again.

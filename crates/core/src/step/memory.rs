@@ -87,7 +87,8 @@ impl Memory {
             Some(cycle) if cycle.progress.id == progress.id => {
                 // What was said past the point of no return stays said, whatever the Node shows now.
                 if cycle.progress.phase == Phase::Draining || progress.phase == Phase::Rebooting {
-                    cycle.committed_here |= cycle.progress.phase != progress.phase;
+                    let resumed = cycle.progress.resumed < progress.resumed;
+                    cycle.committed_here |= cycle.progress.phase != progress.phase || resumed;
                     cycle.progress = progress.clone();
                 }
             }

@@ -168,7 +168,7 @@ fn the_point_of_no_return_is_passed_on_a_fresh_view_only_and_by_a_write() {
 fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_way() {
     check(&rebooting("pods="), "refresh");
     check(&rebooting("pods= preparing=no"), "refresh");
-    check(&rebooting("fresh pods= preparing=no"), "reboot");
+    check_scene(&scene(DRAINING).then(&rebooting("fresh pods= preparing=no")), "reboot");
     check(&rebooting("fresh pods=late preparing=no"), "evict late");
     check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_of_1_pods_left"), "wait");
     check(&rebooting("fresh preparing=no status=Rebooting:_listing_the_pods_of_this_node"), "wait");
@@ -201,7 +201,7 @@ fn a_call_that_brings_no_reboot_is_repeated_with_backoff_and_sooner_where_it_rea
             check_scene(&scene, "reboot");
         }
     }
-    check_scene(&scene(&words).called(CallReply::MayHappen).restarted(), "reboot");
+    check_scene(&scene(&words).called(CallReply::MayHappen).restarted(), "write resume:1");
 }
 
 #[test]
@@ -217,12 +217,26 @@ fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
 
 #[test]
 fn past_the_point_of_no_return_foreign_changes_change_nothing() {
-    let call = "fresh pods= preparing=no";
-    check(&rebooting(&format!("{call} paused")), "reboot");
-    check(&format!("asks rebooting=7 cordon=reboot-agent {call}"), "reboot");
-    check(&format!("asks granted=7 rebooting=7 {call}"), "reboot");
-    check(&format!("granted=7 rebooting=7 cordon=reboot-agent {call}"), "reboot");
-    check(&format!("asks reboot=True rebooting=7 cordon=kubectl-cordon {call}"), "reboot");
+    let check =
+        |words: &str| check_scene(&scene(DRAINING).then(&format!("{words} fresh pods= preparing=no")), "reboot");
+    check(&rebooting("paused"));
+    check("asks rebooting=7 cordon=reboot-agent");
+    check("asks granted=7 rebooting=7");
+    check("granted=7 rebooting=7 cordon=reboot-agent");
+    check("asks reboot=True rebooting=7 cordon=kubectl-cordon");
+}
+
+#[test]
+fn what_an_earlier_run_wrote_last_is_made_stale_before_logind_is_called_again() {
+    let words = rebooting("fresh pods= preparing=no");
+    let restarted = scene(&words).restarted();
+    check_scene(&restarted, "write resume:1");
+    let Action::Write(patch, _) = restarted.step().action else { panic!("a write") };
+    let written = patch.get(key::IN_PROGRESS).unwrap().unwrap().to_owned();
+    let resumed =
+        restarted.then(&format!("asks granted=7 in-progress={written} cordon=reboot-agent fresh pods= preparing=no"));
+    check_scene(&resumed, "reboot");
+    check_scene(&resumed.restarted(), "write resume:2");
 }
 
 #[test]
@@ -312,7 +326,6 @@ fn a_restarted_agent_resumes_and_never_concludes() {
     check_scene(&resumed, "wait");
     check_scene(&resumed.after(10), "write spent:10");
     check_scene(&scene(&draining("pods=a")).restarted(), "evict a");
-    check_scene(&scene(&rebooting("fresh pods= preparing=no")).restarted(), "reboot");
     check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted(), "wait");
     check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted().after(10), "write");
 }

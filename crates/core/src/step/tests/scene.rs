@@ -379,6 +379,9 @@ fn in_progress_in_words(text: &str, node: &NodeView) -> String {
         (Field::Set(before), Phase::Draining) if before.phase == Phase::Draining => {
             return format!("spent:{}", progress.spent_seconds);
         }
+        (Field::Set(before), Phase::Rebooting) if before.phase == Phase::Rebooting => {
+            return format!("resume:{}", progress.resumed);
+        }
         (Field::Set(_), Phase::Rebooting) => "commit",
         (Field::Absent, Phase::Rebooting) => "restore",
         _ => "unexpected",
