@@ -16,6 +16,10 @@ ENGINE ?= $(notdir $(firstword $(shell command -v docker podman)))
 CA_BUNDLE ?=
 #: How often `make test-all` plays every scenario
 REPEAT ?= 1
+#: How many worlds `make simulate` plays
+SEEDS ?= 10000
+#: The one world whose story `make simulate` tells instead [default: none]
+SEED ?=
 #: 1 leaves out the tests on real nodes, which take root [default: they run]
 SKIP_REAL_NODES ?=
 #: Further flags of the engine's build command [default: none]
@@ -30,7 +34,7 @@ DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 , := ,
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help all clean demo test test-all bench lint control-plane nodes images push manifests
+.PHONY: help all clean demo test test-all simulate bench lint control-plane nodes images push manifests
 .PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine prerequisites cargo
 
 help: ## Print this
@@ -45,7 +49,7 @@ clean: cargo ## Remove everything that was built here (a control plane in the ca
 	rm -rf bin
 	cargo clean
 
-demo: control-plane dev-binaries ## Watch five simulated nodes reboot one after the other (KEEP=1 leaves the cluster up)
+demo: control-plane dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five simulated nodes reboot one after the other (NODES=real: real ones; KEEP=1 leaves the cluster up)
 	@$(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.
@@ -54,6 +58,9 @@ test: control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,node
 
 test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 	@for round in $$(seq $(REPEAT)); do echo "round $$round of $(REPEAT)"; SCENARIOS=all cargo test --locked --workspace --test real; done
+
+simulate: cargo ## Play SEEDS worlds in which everything goes wrong, or tell the story of SEED
+	@cargo run --quiet --locked --release --bin simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
 	@REBOOT_AGENT_BIN=bin/reboot-agent REBOOT_CONTROLLER_BIN=bin/reboot-controller $(DEV_BINARIES)/bench
@@ -68,10 +75,10 @@ lint: style ## Check format, lints, licences, duplicate crates and shell scripts
 control-plane: prerequisites ## Make etcd, kube-apiserver and the like available for demo, test and bench
 	@tests/control-plane/control-plane.sh
 
-# Root file system, kubelet, and the programs for the images.
+# Root file system, kubelet, kubectl for the nodes, and the programs for the images.
 nodes: control-plane all ## Make what the nodes that really reboot are made of (root, Debian packages)
 	@tests/control-plane/prerequisites.sh systemd-nspawn mmdebstrap ip unshare nsenter setpriv
-	@tests/control-plane/control-plane.sh kubelet >/dev/null
+	@tests/control-plane/control-plane.sh kubelet kubectl >/dev/null
 	@tests/node/root-file-system.sh >/dev/null
 
 images: $(IMAGES) ## Build both images

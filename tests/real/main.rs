@@ -3,11 +3,16 @@
 //!
 //! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
 //! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all, and a name on
-//! the command line chooses among those. `JOBS` run at a time. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
+//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "steps of tests, which panic on failure; with a harness of its own none counts as a test"
+)]
 
 mod crashes;
+mod fleet;
 mod host;
 mod outages;
 mod people;
@@ -47,6 +52,9 @@ fn scenarios() -> Vec<Scenario> {
         whole whole::slow_machine() as "a_reboot_that_takes_a_minute_holds_up_the_next_and_nothing_more",
         usual whole::lost_machine() as "a_machine_that_never_comes_back_keeps_its_slot_and_the_rest_go_on",
         usual whole::update_that_does_not_take() as "an_update_that_does_not_take_is_not_tried_again_at_once",
+        usual fleet::twenty_nodes() as "twenty_machines_are_rebooted_two_at_a_time",
+        usual whole::sabotage() as "a_quota_that_is_not_kept_and_a_drain_that_is_skipped_are_seen",
+        usual fleet::uncordons_at_its_start() as "an_uncordon_at_an_agents_start_is_seen",
         usual host::inhibitor() as "a_lock_on_shutdown_is_a_refusal_that_names_its_holder",
         usual host::forbidden_by_policy() as "a_reboot_that_the_bus_forbids_is_given_back",
         usual host::bus_and_engine_restart() as "update_engine_and_the_bus_may_restart",
@@ -72,8 +80,9 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     let jobs = std::env::var("JOBS").ok().and_then(|jobs| jobs.parse().ok());
-    // Two cores are busy with five nodes.
-    arguments.test_threads = arguments.test_threads.or(jobs).or(Some(1));
+    // Half of a scenario is waiting, and the other half keeps two cores busy.
+    let cores = || std::thread::available_parallelism().ok().map(usize::from);
+    arguments.test_threads = arguments.test_threads.or(jobs).or_else(cores);
     let missing = if arguments.list { Vec::new() } else { namespaces::missing() };
     let skipped = !missing.is_empty() && std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
     for what in &missing {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
+use futures::future::BoxFuture;
 use reboot_core::drain::{Attachments, Budgets, PodView};
 use reboot_core::ids::BootId;
 use reboot_core::step::{CallReply, Engine, HostView};
@@ -19,31 +21,63 @@ const BOOT_ID_RETRY: Duration = Duration::from_secs(10);
 /// What update_engine and logind (`PreparingForShutdown`) said when they were asked.
 pub type Asked = (EngineState, Option<bool>);
 
+/// What the agent asks of the host that it runs on; simulations have hosts of their own.
+pub trait Host: Send + Sync {
+    /// The ID of the running boot, as text.
+    fn boot_id(&self) -> Result<String>;
+    /// The time since the boot.
+    fn uptime(&self) -> Result<Duration>;
+    /// Asks update_engine and logind as of now. What update_engine says is shown in `heard` as well.
+    fn ask<'a>(&'a self, heard: &'a watch::Sender<EngineState>) -> BoxFuture<'a, Asked>;
+    /// Asks logind to reboot the machine.
+    fn reboot(&self) -> BoxFuture<'_, RebootReply>;
+}
+
+/// The host with these files and services.
+pub struct RealHost {
+    /// Where the kernel keeps the boot ID.
+    pub boot_id_file: PathBuf,
+    /// Its update_engine.
+    pub engine: UpdateEngine,
+    /// Its logind.
+    pub logind: Logind,
+}
+
+impl Host for RealHost {
+    fn boot_id(&self) -> Result<String> {
+        host::boot_id(&self.boot_id_file)
+    }
+
+    fn uptime(&self) -> Result<Duration> {
+        host::uptime()
+    }
+
+    fn ask<'a>(&'a self, heard: &'a watch::Sender<EngineState>) -> BoxFuture<'a, Asked> {
+        Box::pin(async { tokio::join!(self.engine.ask_into(heard), self.logind.preparing_for_shutdown()) })
+    }
+
+    fn reboot(&self) -> BoxFuture<'_, RebootReply> {
+        Box::pin(self.logind.reboot())
+    }
+}
+
 /// The machine under the agent.
 pub struct Machine {
-    boot_id_file: PathBuf,
+    host: Box<dyn Host>,
     boot: Option<BootId>,
     /// Why there is none, as last said.
     no_boot: Option<String>,
     os_version: Option<String>,
     engine: watch::Receiver<EngineState>,
     heard: watch::Sender<EngineState>,
-    asked: UpdateEngine,
-    logind: Logind,
     other_manager: Option<String>,
 }
 
 impl Machine {
-    /// The machine with these files and services; `heard` is kept up to date by [`UpdateEngine::watch`].
-    pub fn new(
-        boot_id_file: PathBuf,
-        os_version: Option<String>,
-        heard: watch::Sender<EngineState>,
-        asked: UpdateEngine,
-        logind: Logind,
-    ) -> Self {
+    /// The machine that is this host; `heard` is kept up to date with what its update_engine says.
+    pub fn new(host: Box<dyn Host>, os_version: Option<String>, heard: watch::Sender<EngineState>) -> Self {
         let engine = heard.subscribe();
-        Self { boot_id_file, boot: None, no_boot: None, os_version, engine, heard, asked, logind, other_manager: None }
+        Self { host, boot: None, no_boot: None, os_version, engine, heard, other_manager: None }
     }
 
     /// Notes another reboot manager that is active on the machine.
@@ -82,12 +116,12 @@ impl Machine {
 
     /// Asks update_engine and logind, for [`Machine::fresh_view`].
     pub async fn ask(&self) -> Asked {
-        tokio::join!(self.asked.ask_into(&self.heard), self.logind.preparing_for_shutdown())
+        self.host.ask(&self.heard).await
     }
 
     /// Asks logind to reboot the machine.
     pub async fn reboot(&self) -> CallReply {
-        let reply = self.logind.reboot().await;
+        let reply = self.host.reboot().await;
         warn!(?reply, "called logind to reboot");
         match reply {
             RebootReply::Accepted | RebootReply::InProgress | RebootReply::Lost(_) => CallReply::MayHappen,
@@ -106,7 +140,7 @@ impl Machine {
         HostView {
             boot: self.boot(),
             os_version: self.os_version.clone(),
-            uptime: host::uptime().unwrap_or_default(),
+            uptime: self.host.uptime().unwrap_or_default(),
             engine,
             pods,
             budgets,
@@ -119,7 +153,7 @@ impl Machine {
     /// The running boot. It does not change under a process, so it is read until it is known and never again.
     pub fn boot(&mut self) -> Option<BootId> {
         if self.boot.is_none() {
-            match host::boot_id(&self.boot_id_file).and_then(|text| Ok(text.parse()?)) {
+            match self.host.boot_id().and_then(|text| Ok(text.parse()?)) {
                 Ok(boot) => self.boot = Some(boot),
                 Err(error) => self.say_no_boot(format!("{error:#}")),
             }

@@ -1,7 +1,6 @@
 //! The agent's loop: look, decide ([`reboot_core::step`]), do the one thing that was decided, and again.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::FutureExt as _;
@@ -15,6 +14,7 @@ use reboot_core::drain::{Attachments, BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step, watches};
 use reboot_runtime::call::CallError;
+use reboot_runtime::clock::Clock;
 use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
@@ -45,6 +45,10 @@ pub struct Reconciler {
     pub machine: Machine,
     /// The settings.
     pub policy: Policy,
+    /// The time.
+    pub clock: Clock,
+    /// Spreads pauses, so that agents do not try again all at the same moment.
+    pub seed: u64,
     /// Where Events go.
     pub events: Events,
     /// What is counted.
@@ -61,7 +65,7 @@ struct State {
     watched: Watching,
     evictions: FuturesUnordered<BoxFuture<'static, (Evict, EvictReply)>>,
     failures: u32,
-    started: Instant,
+    clock: Clock,
     said: Option<String>,
 }
 
@@ -76,11 +80,11 @@ impl Reconciler {
     /// Runs until the process is asked to end. A cycle under way stays as it is on the Node, and goes on from there.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
         let mut state = State {
-            memory: Memory::seeded(RandomState::new().build_hasher().finish()),
+            memory: Memory::seeded(self.seed),
             watched: Watching::default(),
             evictions: FuturesUnordered::new(),
             failures: 0,
-            started: Instant::now(),
+            clock: self.clock.clone(),
             said: None,
         };
         while !shutdown.is_requested() {
@@ -91,6 +95,7 @@ impl Reconciler {
             // A call under way is not waited for: logind may answer only when this process has ended, because kubelet
             // holds its lock until the pods are gone. What came of the call, the next agent finds out, as after a crash.
             tokio::select! {
+                biased;
                 () = shutdown.requested() => {}
                 () = round => {}
             }
@@ -278,7 +283,9 @@ impl Reconciler {
                 None => std::future::pending().await,
             }
         };
+        // In this order, here and elsewhere: without chance in it, a run can be repeated.
         tokio::select! {
+            biased;
             () = self.liveness.turn() => {}
             () = self.node.changed() => {}
             () = self.machine.engine_changed() => {}
@@ -328,6 +335,7 @@ impl Watching {
         let pods_or_budgets = async {
             match pods {
                 Some((pods, budgets)) => tokio::select! {
+                    biased;
                     () = pods.changed() => {}
                     () = budgets.changed() => {}
                 },
@@ -341,6 +349,7 @@ impl Watching {
             }
         };
         tokio::select! {
+            biased;
             () = pods_or_budgets => {}
             () = volumes => {}
         }
@@ -349,7 +358,7 @@ impl Watching {
 
 impl State {
     fn now(&self) -> Now {
-        Now { mono: self.started.elapsed(), wall: jiff::Timestamp::now() }
+        Now { mono: self.clock.mono(), wall: self.clock.wall() }
     }
 
     fn retry_delay(&self) -> Option<Duration> {

@@ -1,6 +1,10 @@
 //! The wiring of the process: nothing is decided here.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
 use anyhow::{Context as _, Result};
+use kube::Client;
+use reboot_runtime::clock::Clock;
 use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Listener, Probes};
 use reboot_runtime::shutdown::{Shutdown, Signals};
@@ -13,7 +17,7 @@ use crate::args::Args;
 use crate::bus::Bus;
 use crate::host;
 use crate::logind::{CanReboot, Logind};
-use crate::machine::Machine;
+use crate::machine::{Machine, RealHost};
 use crate::metrics::Metrics;
 use crate::own_node::OwnNode;
 use crate::pods::Pods;
@@ -32,32 +36,48 @@ pub async fn run(args: Args) -> Result<()> {
     let shutdown = Shutdown::new();
     let mut tasks = Tasks::new(shutdown.clone());
     let mut probes = Probes::default();
-    let (events, write_events) = Events::new(client.clone(), "reboot-agent", &args.node_name);
 
     let bus = Bus::new(args.bus_address.clone());
     let engine = UpdateEngine::new(bus.clone());
     let heard = watch::Sender::new(EngineState::default());
     let logind = Logind::new(bus);
-    let os_version = host::os_version(&args.os_release_file);
-    let mut machine =
-        Machine::new(args.boot_id_file.clone(), os_version, heard.clone(), engine.clone(), logind.clone());
-    machine.set_other_manager(self_test(&logind, &events, &args.node_name).await);
+    let host = RealHost { boot_id_file: args.boot_id_file.clone(), engine: engine.clone(), logind: logind.clone() };
+    let machine = Machine::new(Box::new(host), host::os_version(&args.os_release_file), heard.clone());
+    let (mut reconciler, write_events) =
+        assemble(client, &args, machine, Clock::system(), RandomState::new().build_hasher().finish(), &mut probes);
+    let other = self_test(&logind, &reconciler.events, &args.node_name).await;
+    reconciler.machine.set_other_manager(other);
 
-    let reconciler = Reconciler {
-        node: OwnNode::new(client.clone(), &args.node_name),
-        pods: Pods::new(client, &args.node_name),
-        machine,
-        policy: args.policy(),
-        events,
-        metrics: Metrics::register(&mut probes.registry),
-        liveness: probes.liveness.clone(),
-        ready: probes.readiness.handle("the agent's Node"),
-    };
     tasks.spawn_service("probes", listener.serve(probes, shutdown.clone()));
     tasks.spawn_service("update_engine", async move { match engine.watch(&heard).await {} });
     tasks.spawn("events", write_events);
     tasks.spawn("reconcile", reconciler.run(shutdown));
     tasks.run(signals).await.context("running the agent")
+}
+
+/// Puts the loop together, and the task that writes its Events: all of the agent but what belongs to its process.
+pub fn assemble(
+    client: Client,
+    args: &Args,
+    machine: Machine,
+    clock: Clock,
+    seed: u64,
+    probes: &mut Probes,
+) -> (Reconciler, impl Future<Output = Result<()>> + Send + 'static) {
+    let (events, write_events) = Events::new(client.clone(), "reboot-agent", &args.node_name);
+    let reconciler = Reconciler {
+        node: OwnNode::new(client.clone(), &args.node_name),
+        pods: Pods::new(client, &args.node_name),
+        machine,
+        policy: args.policy(),
+        clock,
+        seed,
+        events,
+        metrics: Metrics::register(&mut probes.registry),
+        liveness: probes.liveness.clone(),
+        ready: probes.readiness.handle("the agent's Node"),
+    };
+    (reconciler, write_events)
 }
 
 /// Finds out at the start what would otherwise be found out after a drain. Returns another active reboot manager.

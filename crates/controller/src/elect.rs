@@ -7,7 +7,6 @@ use std::{future::pending, time::Duration};
 
 use anyhow::{Result, bail};
 use futures::{StreamExt as _, stream::BoxStream};
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
@@ -20,12 +19,12 @@ use reboot_core::{
 };
 use reboot_runtime::{
     call::{CallError, call_within, explain},
+    clock::Clock,
     shutdown::Shutdown,
 };
 use tokio::{
     select,
     sync::{oneshot, watch},
-    time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
 
@@ -54,12 +53,18 @@ pub struct Candidate {
     /// Whether the last write failed, so that a row of failures is warned of once.
     failing: bool,
     leadership: watch::Sender<Leadership>,
-    start: Instant,
+    clock: Clock,
 }
 
 impl Candidate {
     /// A candidate under `identity`, which must be unique to this process, and where it publishes its part.
-    pub fn new(client: Client, namespace: &str, identity: &str, terms: Terms) -> (Self, watch::Receiver<Leadership>) {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: &str,
+        terms: Terms,
+        clock: Clock,
+    ) -> (Self, watch::Receiver<Leadership>) {
         let leases = Api::namespaced(client, namespace);
         let (leadership, published) = watch::channel(Leadership::Standby { holder: None });
         let candidate = Self {
@@ -69,7 +74,7 @@ impl Candidate {
             listed: false,
             failing: false,
             leadership,
-            start: Instant::now(),
+            clock,
         };
         (candidate, published)
     }
@@ -101,10 +106,11 @@ impl Candidate {
                 Decision::Lead { until } => Some(until),
                 Decision::Follow { until } => until,
             };
-            let start = self.start;
+            let clock = self.clock.clone();
             select! {
+                biased;
                 event = self.events.next() => self.observe(event)?,
-                () = wait_until(start, wake) => {}
+                () = reached(&clock, wake) => {}
                 _ = &mut stopped => break,
                 () = shutdown.requested(), if !leads => {}
             }
@@ -193,7 +199,7 @@ impl Candidate {
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.start.elapsed(), wall: Timestamp::now() }
+        Now { mono: self.clock.mono(), wall: self.clock.wall() }
     }
 }
 
@@ -212,9 +218,9 @@ async fn send(leases: &Api<Lease>, lease: &Lease, limit: Duration) -> Result<Lea
     }
 }
 
-async fn wait_until(start: Instant, mono: Option<Duration>) {
-    match mono.and_then(|mono| start.checked_add(mono)) {
-        Some(at) => sleep_until(at).await,
+async fn reached(clock: &Clock, mono: Option<Duration>) {
+    match mono {
+        Some(mono) => clock.reaches(mono).await,
         None => pending().await,
     }
 }

@@ -1,12 +1,13 @@
 //! The controller's loop: look, plan ([`reboot_core::plan`]), carry the plan out, and again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::FutureExt as _;
 use reboot_core::Now;
 use reboot_core::plan::{Action, ClusterView, Memory, plan};
 use reboot_runtime::call::CallError;
+use reboot_runtime::clock::Clock;
 use reboot_runtime::probes::Liveness;
 use reboot_runtime::shutdown::Shutdown;
 use tokio::sync::{oneshot, watch};
@@ -26,6 +27,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub struct Reconciler {
     /// Carries plans out.
     pub executor: Executor,
+    /// The time.
+    pub clock: Clock,
     /// The node that this controller runs on.
     pub home: Option<String>,
     /// Whether this process may write.
@@ -41,7 +44,7 @@ pub struct Reconciler {
 struct State {
     memory: Memory,
     failures: u32,
-    started: Instant,
+    clock: Clock,
     led: bool,
     /// Whether the delay after a failure is waited out, whatever changes meanwhile.
     patient: bool,
@@ -49,7 +52,7 @@ struct State {
 
 impl State {
     fn now(&self) -> Now {
-        Now { mono: self.started.elapsed(), wall: jiff::Timestamp::now() }
+        Now { mono: self.clock.mono(), wall: self.clock.wall() }
     }
 
     fn retry_delay(&self) -> Duration {
@@ -61,15 +64,17 @@ impl State {
 impl Reconciler {
     /// Runs until the process is asked to end.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
-        let mut state =
-            State { memory: Memory::default(), failures: 0, started: Instant::now(), led: false, patient: false };
+        let clock = self.clock.clone();
+        let mut state = State { memory: Memory::default(), failures: 0, clock, led: false, patient: false };
         tokio::select! {
+            biased;
             () = shutdown.requested() => return Ok(()),
             () = wait_listed(&self.executor, &self.liveness) => {}
         }
         while !shutdown.is_requested() {
             let delay = if self.leads(&mut state) { self.turn(&mut state, &shutdown).await } else { None };
             tokio::select! {
+                biased;
                 () = shutdown.requested() => {}
                 () = self.something(delay, state.patient) => {}
             }
@@ -176,7 +181,9 @@ impl Reconciler {
                 std::future::pending::<()>().await;
             }
         };
+        // In this order, here and elsewhere: without chance in it, a run can be repeated.
         tokio::select! {
+            biased;
             () = self.liveness.turn() => {}
             () = self.executor.nodes.changed(), if !patient => {}
             () = leadership => {}
@@ -193,6 +200,7 @@ async fn wait_listed(executor: &Executor, liveness: &Liveness) {
         }
     };
     tokio::select! {
+        biased;
         () = executor.nodes.listed() => {}
         () = answering => {}
     }

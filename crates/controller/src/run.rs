@@ -3,7 +3,11 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use kube::Client;
 use reboot_core::lease::Terms;
+use reboot_runtime::clock::Clock;
 use reboot_runtime::events::Events;
 use reboot_runtime::probes::{Listener, Probes};
 use reboot_runtime::shutdown::{Shutdown, Signals};
@@ -33,9 +37,39 @@ pub async fn run(args: Args) -> Result<()> {
     let shutdown = Shutdown::new();
     let mut tasks = Tasks::new(shutdown.clone());
     let mut probes = Probes::default();
-    let identity = identity()?;
+    let parts = assemble(client, &args, identity()?, Clock::system(), &shutdown, &mut probes);
+    tasks.spawn_service("probes", listener.serve(probes, shutdown));
+    tasks.spawn_service("nodes", parts.nodes);
+    tasks.spawn("events", parts.events);
+    tasks.spawn("election", parts.election);
+    tasks.spawn("reconcile", parts.reconcile);
+    tasks.run(signals).await.context("running the controller")
+}
+
+/// The tasks of a controller but for what belongs to its process.
+pub struct Parts {
+    /// Keeps the Nodes up to date.
+    pub nodes: BoxFuture<'static, Result<()>>,
+    /// Writes Events; ends after `reconcile`.
+    pub events: BoxFuture<'static, Result<()>>,
+    /// Takes part in the election until the process is to end and `reconcile` has ended.
+    pub election: BoxFuture<'static, Result<()>>,
+    /// The loop.
+    pub reconcile: BoxFuture<'static, Result<()>>,
+}
+
+/// Puts a controller together. `identity` must be unique to the process.
+pub fn assemble(
+    client: Client,
+    args: &Args,
+    identity: String,
+    clock: Clock,
+    shutdown: &Shutdown,
+    probes: &mut Probes,
+) -> Parts {
     let (events, write_events) = Events::new(client.clone(), "reboot-controller", &identity);
-    let (candidate, leadership) = Candidate::new(client.clone(), &args.namespace, &identity, Terms::STANDARD);
+    let (candidate, leadership) =
+        Candidate::new(client.clone(), &args.namespace, &identity, Terms::STANDARD, clock.clone());
     let (nodes, watch_nodes) = Nodes::new(client.clone(), probes.readiness.handle("the list of Nodes"));
     let (stopped, work_has_stopped) = oneshot::channel();
 
@@ -48,18 +82,19 @@ pub async fn run(args: Args) -> Result<()> {
             identity,
             fences: 0,
         },
+        clock,
         home: args.node_name.clone(),
         leadership,
         metrics: Metrics::register(&mut probes.registry),
         liveness: probes.liveness.clone(),
         stopped,
     };
-    tasks.spawn_service("probes", listener.serve(probes, shutdown.clone()));
-    tasks.spawn_service("nodes", watch_nodes);
-    tasks.spawn("events", write_events);
-    tasks.spawn("election", candidate.run(shutdown.clone(), work_has_stopped));
-    tasks.spawn("reconcile", reconciler.run(shutdown));
-    tasks.run(signals).await.context("running the controller")
+    Parts {
+        nodes: watch_nodes.boxed(),
+        events: write_events.boxed(),
+        election: candidate.run(shutdown.clone(), work_has_stopped).boxed(),
+        reconcile: reconciler.run(shutdown.clone()).boxed(),
+    }
 }
 
 /// A name that no other process has: the pod's, which is its host name, and something random.

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod call;
 pub mod client;
+pub mod clock;
 pub mod events;
 pub mod log;
 pub mod probes;

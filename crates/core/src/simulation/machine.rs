@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::api::ApiNode;
 use super::budget::LABEL;
 use super::random::Random;
-use super::world::{ApiNode, World};
+use super::world::World;
 use crate::audit::Actor;
 use crate::drain::{Attachment, Attachments, Budgets, Claim, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
@@ -265,6 +266,7 @@ impl World {
             _ => {
                 if machine.power == Power::Up {
                     machine.power = Power::Preparing(down_at);
+                    self.audit.going_down(&name);
                 }
                 CallReply::MayHappen
             }

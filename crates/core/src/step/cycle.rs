@@ -33,12 +33,20 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
         // That cycle is over for the controller too: this is the next one.
         return ask::idle(s, boot);
     }
-    // An earlier run of this agent may have passed the point of no return and called logind.
-    if lost.phase == Phase::Rebooting && !s.fresh {
+    match lost.phase {
+        Phase::Rebooting => removed_from_earlier_run(s, lost),
+        Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
+    }
+}
+
+/// The same under a cycle of an earlier run of this agent, which may have passed the point of no return and called
+/// logind. What this run did not see on the Node, the machine still knows.
+pub(super) fn removed_from_earlier_run(s: &Situation<'_>, lost: &InProgress) -> Step {
+    if !s.fresh {
         return refresh("Rebooting: looking whether the shutdown is under way");
     }
-    if lost.phase == Phase::Rebooting && s.host.preparing_for_shutdown == Some(true) {
-        return restore(s, lost);
+    if s.host.preparing_for_shutdown == Some(true) {
+        return restore(s, &InProgress { phase: Phase::Rebooting, ..lost.clone() });
     }
     give_back(s, lost, EndReason::ProgressRemoved, None)
 }

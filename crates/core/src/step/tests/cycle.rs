@@ -298,7 +298,8 @@ fn a_malformed_in_progress_stops_the_agent_until_a_person_removes_it() {
         check_status(&format!("now paused in-progress={value}"), "remove it to go on");
     }
     check_scene(
-        &scene("asks granted=7 in-progress={} cordon=reboot-agent").then("asks granted=7 cordon=reboot-agent"),
+        &scene("asks granted=7 in-progress={} cordon=reboot-agent")
+            .then("asks granted=7 cordon=reboot-agent fresh preparing=no"),
         "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
     );
     let committed = scene(DRAINING).then(REBOOTING);
