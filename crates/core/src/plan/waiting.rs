@@ -5,7 +5,7 @@ use crate::Now;
 use crate::annotations as key;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
-use crate::values::{Answer, Field, Permission, Request};
+use crate::values::{Answer, Field, LastReboot, Outcome, Permission, Request};
 
 enum Standing<'a> {
     /// Nothing is asked of the node, or it is being taken care of.
@@ -94,8 +94,22 @@ fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a>
         return Standing::Waits(WaitReason::GrantRemoved { until });
     }
     match request.not_before.filter(|at| until(*at, now).is_some()) {
-        Some(until) => Standing::Waits(WaitReason::BackingOff { until }),
+        Some(until) => Standing::Waits(WaitReason::BackingOff { why: why_put_off(node), until }),
         None => Standing::Candidate(request),
+    }
+}
+
+/// What the agent's wish to be left alone for a while goes back to.
+fn why_put_off(node: &NodeView) -> String {
+    match node.last_reboot.get() {
+        Some(LastReboot { outcome: Outcome::GaveBack, reason, detail: Some(detail), .. }) => {
+            format!("the latest attempt was given back: {reason}: {detail}")
+        }
+        Some(LastReboot { outcome: Outcome::GaveBack, reason, .. }) => {
+            format!("the latest attempt was given back: {reason}")
+        }
+        Some(last) if last.same_version > 0 => "the latest reboot left the version as it was".to_owned(),
+        _ => "the agent asks for a pause".to_owned(),
     }
 }
 

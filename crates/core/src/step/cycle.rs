@@ -211,7 +211,7 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
     if sources.is_empty() {
         patch = ask::unasked(s, patch);
     } else if s.node.compatible_request().is_some() || ask::may_answer(s) {
-        let answer = ask::wanted_answer(s, progress.id.boot, sources, u32::from(!paused));
+        let answer = ask::wanted_answer(s, progress.id.boot, sources, (!paused).then_some(reason));
         patch = patch.set(key::REQUEST, answer);
     }
     let last = LastReboot {
@@ -230,7 +230,8 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
         Some(detail) => format!("Gave the reboot back: {reason}: {detail}"),
         None => format!("Gave the reboot back: {reason}"),
     };
-    let warning = matches!(reason, EndReason::DrainTimedOut | EndReason::RebootRefused);
+    let blocked = matches!(reason, EndReason::BlockedByBudget | EndReason::BlockedByPod);
+    let warning = blocked || matches!(reason, EndReason::DrainTimedOut | EndReason::RebootRefused);
     let note = Note { warning, reason: "GaveBack", text: text.clone() };
     let mut step = Step::new(Action::Write(patch.set(key::LAST_REBOOT, last), Some(note)));
     step.status = Some(text);

@@ -7,8 +7,9 @@ use super::drain::Evict;
 use super::evictions::{EvictReply, Evictions};
 use super::volumes::Claims;
 use crate::Now;
+use crate::ids::GrantId;
 use crate::node::NodeView;
-use crate::values::{InProgress, Phase};
+use crate::values::{InProgress, Permission, Phase};
 
 /// How the call to logind was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum CallReply {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     cycle: Option<Cycle>,
+    /// The grant that is not taken up yet, and when it was first seen.
+    granted: Option<(GrantId, Duration)>,
     last_write: Option<Duration>,
     seed: u64,
 }
@@ -82,6 +85,10 @@ impl Memory {
         if self.cycle.as_ref().is_some_and(over) {
             self.cycle = None;
         }
+        self.granted = match node.permission.get() {
+            Some(Permission::Granted(id)) => Some((*id, self.granted_at(*id).unwrap_or(now.mono))),
+            Some(Permission::Now) | None => None,
+        };
         let Some(progress) = node.in_progress.get() else { return };
         match &mut self.cycle {
             Some(cycle) if cycle.progress.id == progress.id => {
@@ -106,6 +113,7 @@ impl Memory {
         if let Some(cycle) = &mut self.cycle {
             cycle.evictions.observe(&host.budgets, now.mono);
             if let Some(pods) = &host.pods {
+                cycle.evictions.observe_pods(pods, now.mono);
                 cycle.claims.observe(pods, now.mono);
             }
         }
@@ -133,6 +141,11 @@ impl Memory {
             call.again_at = Some(now.mono + call_delay(&reply, call.tries));
             call.answer = Some(reply);
         }
+    }
+
+    /// When this grant was first seen.
+    pub(super) fn granted_at(&self, id: GrantId) -> Option<Duration> {
+        self.granted.filter(|(granted, _)| *granted == id).map(|(_, at)| at)
     }
 
     /// The cycle that this process has seen under way on this Node.
