@@ -125,17 +125,14 @@ impl Agent {
         self.disturb(world, host)?;
         match action {
             Action::Wait | Action::Refresh => return Ok(false),
-            Action::Write(patch, _) => {
-                match world.patch(Actor::Agent, host, node, &patch) {
-                    Ok(node) => {
-                        self.memory.observe(&node, self.now(world));
-                        self.newest = Some(node);
-                    }
-                    Err(Failure::Crash) => return Err(Failure::Crash),
-                    Err(_) => return self.read(world, host).map(|()| true),
+            Action::Write(patch, _) => match world.patch(Actor::Agent, host, node, &patch) {
+                Ok(node) => {
+                    self.memory.wrote(&node, self.now(world));
+                    self.newest = Some(node);
                 }
-                self.memory.wrote(self.now(world));
-            }
+                Err(Failure::Crash) => return Err(Failure::Crash),
+                Err(_) => return self.read(world, host).map(|()| true),
+            },
             Action::Evict(pods) => {
                 for evict in pods {
                     self.memory.evicting(&evict, self.now(world));

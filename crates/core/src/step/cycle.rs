@@ -33,9 +33,10 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
         // That cycle is over for the controller too: this is the next one.
         return ask::idle(s, boot);
     }
-    match lost.phase {
-        Phase::Rebooting => removed_from_earlier_run(s, lost),
-        Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
+    if s.memory.drains_here() {
+        give_back(s, lost, EndReason::ProgressRemoved, None)
+    } else {
+        removed_from_earlier_run(s, lost)
     }
 }
 

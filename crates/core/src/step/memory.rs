@@ -36,9 +36,9 @@ pub struct Memory {
 struct Cycle {
     uid: String,
     progress: InProgress,
-    /// Whether this process itself passed the point of no return or called logind. What it only saw on the Node may be an
-    /// old view of a cycle that is over.
-    committed_here: bool,
+    /// Whether this process itself has written `reboot-in-progress` in this cycle. What it only saw on the Node may be an
+    /// old view, and what an earlier run wrote may still be on its way.
+    written_here: bool,
     spent_before: Duration,
     joined: Duration,
     evictions: Evictions,
@@ -59,7 +59,7 @@ impl Cycle {
         Self {
             uid: node.uid.clone(),
             progress: progress.clone(),
-            committed_here: false,
+            written_here: false,
             spent_before: Duration::from_secs(progress.spent_seconds),
             joined: now.mono,
             evictions: Evictions::none(),
@@ -94,8 +94,6 @@ impl Memory {
             Some(cycle) if cycle.progress.id == progress.id => {
                 // What was said past the point of no return stays said, whatever the Node shows now.
                 if cycle.progress.phase == Phase::Draining || progress.phase == Phase::Rebooting {
-                    let resumed = cycle.progress.resumed < progress.resumed;
-                    cycle.committed_here |= cycle.progress.phase != progress.phase || resumed;
                     cycle.progress = progress.clone();
                 }
             }
@@ -103,9 +101,13 @@ impl Memory {
         }
     }
 
-    /// Notes a successful write to the Node.
-    pub fn wrote(&mut self, now: Now) {
+    /// Notes a write to the Node whose success was answered, and takes the Node in as it is after that.
+    pub fn wrote(&mut self, node: &NodeView, now: Now) {
+        self.observe(node, now);
         self.last_write = Some(now.mono);
+        if let Some(cycle) = self.cycle.as_mut().filter(|_| node.in_progress.get().is_some()) {
+            cycle.written_here = true;
+        }
     }
 
     /// Takes in what the watches of pods and budgets show. To be called before [`super::step`], with every view of them.
@@ -135,8 +137,7 @@ impl Memory {
 
     /// Notes how the call to logind was answered.
     pub fn called(&mut self, reply: CallReply, now: Now) {
-        if let Some(Cycle { call, committed_here, .. }) = &mut self.cycle {
-            *committed_here = true;
+        if let Some(Cycle { call, .. }) = &mut self.cycle {
             call.tries = call.tries.saturating_add(1);
             call.again_at = Some(now.mono + call_delay(&reply, call.tries));
             call.answer = Some(reply);
@@ -155,7 +156,12 @@ impl Memory {
 
     /// Whether this process knows for itself that its cycle is past the point of no return.
     pub(super) fn committed_here(&self) -> bool {
-        self.cycle.as_ref().is_some_and(|cycle| cycle.committed_here)
+        self.is_committed() && self.cycle.as_ref().is_some_and(|cycle| cycle.written_here)
+    }
+
+    /// Whether this process drains by a write of its own, so that no earlier run can have got further.
+    pub(super) fn drains_here(&self) -> bool {
+        !self.is_committed() && self.cycle.as_ref().is_some_and(|cycle| cycle.written_here)
     }
 
     /// Whether this process has passed the point of no return of a cycle that has not ended.

@@ -128,7 +128,7 @@ impl Scene {
     }
 
     pub(super) fn wrote(mut self) -> Self {
-        self.memory.wrote(self.now());
+        self.memory.wrote(&self.node, self.now());
         self
     }
 
