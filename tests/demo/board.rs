@@ -56,6 +56,8 @@ pub(crate) struct Row {
     pub(crate) granted: Option<Duration>,
     /// How long it was in each phase, since it began to ask.
     pub(crate) spent: BTreeMap<Phase, Duration>,
+    /// Every boot ID that was seen, in order.
+    pub(crate) boots: Vec<String>,
 }
 
 impl Board {
@@ -128,6 +130,9 @@ impl Board {
                 changes.push(change(&node.name, row.sight.cordon, &sight));
             }
             row.see(sight, at);
+            if row.boots.last() != Some(&node.boot_id) {
+                row.boots.push(node.boot_id.clone());
+            }
         }
         let in_cycle = |row: &&Row| (Phase::Granted..=Phase::Booting).contains(&row.sight.phase);
         self.most_in_cycle = self.most_in_cycle.max(self.rows.values().filter(in_cycle).count());
@@ -243,7 +248,8 @@ mod tests {
         seen(&mut board, 9, "a", &[NEEDED, GRANTED, REBOOTING]);
         seen(&mut board, 14, "b", &[NEEDED, GRANTED, REBOOTING]);
         assert_eq!(seen(&mut board, 20, "b", &[DONE]), ["node-2   done"]);
-        let Row { asked, granted, since, spent, .. } = row(&board, "node-2");
+        let Row { asked, granted, since, spent, boots, .. } = row(&board, "node-2");
+        assert_eq!(boots, &["a", "b"]);
         let second = Duration::from_secs;
         assert_eq!((*asked, *granted, *since), (Some(second(1)), Some(second(3)), second(20)));
         assert_eq!(spent.values().copied().collect::<Vec<_>>(), [2, 1, 5, 5, 6].map(second));

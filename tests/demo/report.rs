@@ -101,6 +101,17 @@ pub(crate) fn table(board: &Board) -> Vec<Line> {
     lines
 }
 
+/// The boot IDs, for what is not simulated: that they differ is what a reboot is.
+pub(crate) fn boots(board: &Board) -> Vec<Line> {
+    let mut lines = vec![Line::default().and(Style::Dim, format!("         {:<7}  BOOT IDS", "NODE"))];
+    for (name, row) in board.rows() {
+        // The first group of a UUID tells them apart.
+        let ids: Vec<_> = row.boots.iter().map(|id| id.split('-').next().unwrap_or_default()).collect();
+        lines.push(Line::text(format!("         {name:<7}  {}", ids.join(" became "))));
+    }
+    lines
+}
+
 fn times(row: &Row) -> Vec<String> {
     let phases =
         [Phase::Asks, Phase::Waiting, Phase::Granted, Phase::Draining, Phase::Rebooting, Phase::Booting].into_iter();

@@ -20,7 +20,7 @@ use crate::{
     cluster::Cluster,
     line::{Line, Style, duration},
     phase::Phase,
-    report::{Check, Evidence, checks, table},
+    report::{Check, Evidence, boots, checks, table},
     screen::{Screen, TICK},
     settings::{Nodes, Settings},
     show::Show,
@@ -125,6 +125,10 @@ fn report(title: &str, show: &Show, checks: &[Check], screen: &mut Screen) -> Re
     let mut lines = vec![Line::default(), Line::default().and(Style::Bold, title), Line::default()];
     lines.extend(table(&show.board));
     lines.push(Line::default());
+    if namespaces::inside().is_some() {
+        lines.extend(boots(&show.board));
+        lines.push(Line::default());
+    }
     lines.push(Line::text("Checked by a referee that shares no code with the operator:"));
     lines.extend(checks.iter().flat_map(Check::lines));
     lines.push(Line::default());

@@ -7,11 +7,11 @@ use kube::{
 };
 use reboot_tests::{
     call::until,
-    real::RealOptions,
+    real::{Install, RealOptions},
     referee::{Declaration, Expect},
     scene::{LIMIT, NAMESPACE, last_reboot},
     sim::kubectl,
-    workload::pods_on,
+    workload::{Workload, pods_on},
 };
 
 use crate::{
@@ -111,7 +111,10 @@ pub(crate) async fn leaders_node() {
 
 /// There is nowhere to go for the controller: it waits, drained, until its node is back.
 pub(crate) async fn only_node() {
-    let stage = Stage::with(&RealOptions { nodes: 1, ..RealOptions::default() }, 1).await;
+    let options = RealOptions { nodes: 1, ..RealOptions::default() };
+    // No PDB would let them go: there is no other node for their replacements.
+    let web = Workload::new("web", 6).without_pdb();
+    let stage = Stage::installed(&options, 1, &Install::with_quota(1), &web).await;
     stage.cluster.announce_update(UPDATE).await.unwrap();
     stage.until_rebooted("node-1").await;
     stage.ends(&Expect::rebooted_once(["node-1"])).await;

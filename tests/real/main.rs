@@ -3,7 +3,7 @@
 //!
 //! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
 //! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all, and a name on
-//! the command line chooses among those. `JOBS` run at a time. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
+//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
 #![allow(
@@ -80,8 +80,9 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     let jobs = std::env::var("JOBS").ok().and_then(|jobs| jobs.parse().ok());
-    // Two cores are busy with five nodes.
-    arguments.test_threads = arguments.test_threads.or(jobs).or(Some(1));
+    // Half of a scenario is waiting, and the other half keeps two cores busy.
+    let cores = || std::thread::available_parallelism().ok().map(usize::from);
+    arguments.test_threads = arguments.test_threads.or(jobs).or_else(cores);
     let missing = if arguments.list { Vec::new() } else { namespaces::missing() };
     let skipped = !missing.is_empty() && std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
     for what in &missing {

@@ -28,11 +28,11 @@ impl Stage {
 
     pub(crate) async fn with(options: &RealOptions, quota: usize) -> Self {
         let web = Workload::new("web", 6);
-        Self::sabotaged(options, quota, &Install::with_quota(quota), &web).await
+        Self::installed(options, quota, &Install::with_quota(quota), &web).await
     }
 
     /// The operator is installed like this, while the referee judges by this quota.
-    pub(crate) async fn sabotaged(options: &RealOptions, quota: usize, install: &Install, pods: &Workload) -> Self {
+    pub(crate) async fn installed(options: &RealOptions, quota: usize, install: &Install, pods: &Workload) -> Self {
         let dir = Scratch::new("real").unwrap();
         let cluster = RealCluster::start(dir.path(), options).await.unwrap();
         pods.deploy(&cluster.client()).await.unwrap();

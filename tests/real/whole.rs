@@ -99,7 +99,7 @@ pub(crate) async fn sabotage() {
     let hasty = ["--drain-timeout=0s", "--on-drain-timeout=reboot"].map(str::to_owned);
     let install = Install { agent: hasty.into(), ..Install::with_quota(2) };
     let web = Workload::new("web", 6).without_pdb();
-    let stage = Stage::sabotaged(&RealOptions::default(), 1, &install, &web).await;
+    let stage = Stage::installed(&RealOptions::default(), 1, &install, &web).await;
     let nodes = stage.cluster.names();
     stage.cluster.announce_update(UPDATE).await.unwrap();
     for node in &nodes {

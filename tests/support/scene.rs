@@ -106,14 +106,15 @@ impl Scene {
         until(LIMIT, format!("the drain of {node}"), pods, &anchor_of(node), evicted).await.unwrap();
     }
 
-    /// Waits until the anchor is all that is left to go.
+    /// Waits until the anchor is all that is left to go, but for a controller that may be here: it goes last.
     pub async fn until_at_anchor(&self, node: &str) {
         let only_here = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
         let (pods, writer) = reflector::store();
         let changes = watcher(Api::<Pod>::all(self.client()), only_here).reflect(writer);
         let mut held = pin!(changes.try_filter(|_| {
             let pods = pods.state();
-            let mut left = pods.iter().map(|pod| PodSeen::from(&**pod)).filter(|pod| pod.evictable);
+            let mut left =
+                pods.iter().map(|pod| PodSeen::from(&**pod)).filter(|pod| pod.evictable && pod.namespace != NAMESPACE);
             let anchor = left.next().is_some_and(|pod| pod.terminating && pod.name == anchor_of(node));
             ready(anchor && left.next().is_none())
         }));

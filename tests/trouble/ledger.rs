@@ -8,10 +8,10 @@ use kube::{
     Api,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
-use reboot_tests::referee::Expect;
+use reboot_tests::{call::until, referee::Expect};
 use serde_json::{Value, json};
 
-use crate::world::{NAMESPACE, World, ledger};
+use crate::world::{LIMIT, NAMESPACE, World, ledger};
 
 const NAME: &str = "reboot-slots";
 
@@ -61,6 +61,19 @@ async fn a_damaged_ledger_is_rebuilt_with_the_cycle_in_progress_and_the_quota_ke
     let log = world.controller_log();
     world.ends(&expect).await;
     assert_eq!(log.matches("rebuilding the ledger").count(), rounds + 1, "once for each damage, and at the start");
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_damaged_while_nobody_needs_it_is_made_whole_at_once() {
+    let world = World::start(1, 1).await;
+    world.until_slots(&[]).await;
+    let copy = maps(&world).get(NAME).await.unwrap();
+    for damage in ALL {
+        do_damage(&world, damage, &copy).await;
+        let whole = |map: Option<&ConfigMap>| map.is_some_and(speaks_for_itself);
+        until(LIMIT, format!("{damage:?}"), maps(&world), NAME, whole).await.unwrap();
+    }
+    world.ends(&Expect::default()).await;
 }
 
 #[tokio::test]
@@ -135,12 +148,15 @@ async fn do_damage(world: &World, damage: Damage, copy: &ConfigMap) {
     maps(world).patch(NAME, &PatchParams::default(), &Patch::Merge(merge)).await.unwrap();
 }
 
-/// The ledger speaks the protocol again, and says of itself that it is the one that was completed.
+/// The ledger speaks the protocol again, and is the very object that was completed.
 async fn is_complete(world: &World, damage: Damage) {
     let map = maps(world).get(NAME).await.unwrap();
-    let ledger = ledger(&map);
-    let complete = map.metadata.uid.as_deref();
-    assert!(ledger["protocol"] == 1 && ledger["complete"].as_str() == complete, "{damage:?}: {ledger}");
+    assert!(speaks_for_itself(&map), "{damage:?}: {map:?}");
+}
+
+fn speaks_for_itself(map: &ConfigMap) -> bool {
+    let ledger = ledger(map);
+    ledger["protocol"] == 1 && ledger["complete"].as_str() == map.metadata.uid.as_deref()
 }
 
 fn maps(world: &World) -> Api<ConfigMap> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, ValueEnum};
-use reboot_core::step::{OnDrainTimeout, Policy};
+use reboot_core::step::{OnDrainBlocked, OnDrainTimeout, Policy};
 use reboot_runtime::args::{ClientArgs, LogArgs, ProbeArgs, duration};
 
 use crate::drain_args::DrainArgs;
@@ -33,6 +33,10 @@ pub struct Args {
     /// What happens when a drain takes longer
     #[arg(long, value_enum, default_value_t = TimedOut::GiveUp, value_name = "ACTION")]
     pub on_drain_timeout: TimedOut,
+
+    /// What happens when, before the cordon, a drain could not end: a budget allows no disruption, or a pod is to stay
+    #[arg(long, value_enum, default_value_t = Blocked::GiveUp, value_name = "ACTION")]
+    pub on_drain_blocked: Blocked,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment on a flattened struct would replace the help of the command")]
@@ -72,6 +76,15 @@ pub enum TimedOut {
     Reboot,
 }
 
+/// `--on-drain-blocked`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Blocked {
+    /// Hand the slot back without a cordon; the other nodes go first
+    GiveUp,
+    /// Cordon and drain all the same
+    Drain,
+}
+
 impl Args {
     /// The settings of [`reboot_core::step::step`].
     pub fn policy(&self) -> Policy {
@@ -80,6 +93,10 @@ impl Args {
             on_drain_timeout: match self.on_drain_timeout {
                 TimedOut::GiveUp => OnDrainTimeout::GiveUp,
                 TimedOut::Reboot => OnDrainTimeout::Reboot,
+            },
+            on_drain_blocked: match self.on_drain_blocked {
+                Blocked::GiveUp => OnDrainBlocked::GiveUp,
+                Blocked::Drain => OnDrainBlocked::Drain,
             },
             min_uptime: self.min_uptime,
             drain: self.drain.rules(),

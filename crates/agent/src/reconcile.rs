@@ -236,9 +236,8 @@ impl Reconciler {
                 _ => done,
             };
         }
-        state.memory.wrote(state.now());
         if let Some(node) = self.node.view() {
-            state.memory.observe(node, state.now());
+            state.memory.wrote(node, state.now());
         }
         if let Some(note) = note {
             self.tell(before, &note, state);

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::apply::{Applied, Executor};
 use crate::elect::Leadership;
 use crate::metrics::Metrics;
+use crate::nodes::Nodes;
 
 /// How many reasons are written before the loop looks again whether somebody can be granted.
 const EXPLAIN_AT_ONCE: usize = 10;
@@ -69,7 +70,7 @@ impl Reconciler {
         tokio::select! {
             biased;
             () = shutdown.requested() => return Ok(()),
-            () = wait_listed(&self.executor, &self.liveness) => {}
+            () = wait_listed(&self.executor.nodes, &self.liveness) => {}
         }
         while !shutdown.is_requested() {
             let delay = if self.leads(&mut state) { self.turn(&mut state, &shutdown).await } else { None };
@@ -186,6 +187,7 @@ impl Reconciler {
             biased;
             () = self.liveness.turn() => {}
             () = self.executor.nodes.changed(), if !patient => {}
+            () = self.executor.slots.changed(), if !patient => {}
             () = leadership => {}
             () = later => {}
         }
@@ -193,7 +195,7 @@ impl Reconciler {
 }
 
 /// Waits for the first list of the Nodes, answering probes meanwhile.
-async fn wait_listed(executor: &Executor, liveness: &Liveness) {
+async fn wait_listed(nodes: &Nodes, liveness: &Liveness) {
     let answering = async {
         loop {
             liveness.turn().await;
@@ -201,7 +203,7 @@ async fn wait_listed(executor: &Executor, liveness: &Liveness) {
     };
     tokio::select! {
         biased;
-        () = executor.nodes.listed() => {}
+        () = nodes.listed() => {}
         () = answering => {}
     }
 }

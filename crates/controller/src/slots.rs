@@ -1,23 +1,77 @@
-//! The ledger's ConfigMap: read, created, and replaced at the version that was read.
+//! The ledger's ConfigMap: read, created, and replaced at the version that was read; and watched, so that it is read
+//! again when somebody else has changed it.
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use reboot_core::annotations::CONTROLLER_MANAGER;
-use reboot_core::ledger::{DATA_KEY, Ledger, LedgerState, NAME};
+use reboot_core::ids::parse_version;
+use reboot_core::ledger::{DATA_KEY, Ledger, LedgerState, NAME, Version};
 use reboot_runtime::call::{CallError, call};
+use tracing::warn;
 
 /// The ledger as last read or written; forgotten after every write that failed, so that it is read again.
 pub struct Slots {
     api: Api<ConfigMap>,
     state: Option<LedgerState>,
+    events: BoxStream<'static, watcher::Result<Event<ConfigMap>>>,
+    /// Whether the list that the watch begins with has it.
+    listed: bool,
 }
 
 impl Slots {
     /// The ledger in this namespace, not read yet.
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), state: None }
+        let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+        let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let events = watcher(api.clone(), only).default_backoff().boxed();
+        Self { api, state: None, events, listed: false }
+    }
+
+    /// Waits until it is not as it was last read or written, and forgets it then. Safe to drop and call again.
+    pub async fn changed(&mut self) {
+        while let Some(event) = self.events.next().await {
+            let is_news = match event {
+                Ok(Event::Init) => {
+                    self.listed = false;
+                    false
+                }
+                Ok(Event::InitApply(map) | Event::Apply(map)) => {
+                    self.listed = true;
+                    self.is_news(&map)
+                }
+                Ok(Event::InitDone) => !self.listed && self.known().is_some(),
+                Ok(Event::Delete(map)) => {
+                    self.known().is_some_and(|known| Some(&known.uid) == map.metadata.uid.as_ref())
+                }
+                Err(error) => {
+                    warn!("watching the ledger: {error}");
+                    false
+                }
+            };
+            if is_news {
+                self.state = None;
+                return;
+            }
+        }
+        // The watcher's stream has no end; were it to end, nothing would change any more.
+        std::future::pending::<()>().await;
+    }
+
+    fn known(&self) -> Option<&Version> {
+        self.state.as_ref().and_then(LedgerState::version)
+    }
+
+    /// Whether this is anything but what is known, or was before it.
+    fn is_news(&self, map: &ConfigMap) -> bool {
+        let seen = map.metadata.resource_version.as_deref().and_then(parse_version);
+        let known = self.known().filter(|known| Some(&known.uid) == map.metadata.uid.as_ref());
+        known.is_none_or(|known| seen > parse_version(&known.resource_version))
     }
 
     /// Forgets what is known, so that it is read again.

@@ -268,8 +268,11 @@ impl Known {
         };
         if ended.is_none() || ended == self.boot {
             faults.push(Fault::ReportWithoutReboot);
+            return faults;
         }
-        if before.boot != self.boot || (last.outcome == Outcome::Rebooted && !before.ready) {
+        // What kubelet said was true when the report was sent, even where power failed before it arrived.
+        let confirmed = before.boot.is_some() && before.boot != ended;
+        if !confirmed || (last.outcome == Outcome::Rebooted && !before.ready) {
             faults.push(Fault::ReportUnconfirmed);
         }
         faults

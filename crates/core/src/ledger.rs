@@ -99,6 +99,14 @@ impl LedgerState {
         }
     }
 
+    /// The version of the ConfigMap; `None`: there is none.
+    pub fn version(&self) -> Option<&Version> {
+        match self {
+            Self::Known(ledger) => Some(&ledger.version),
+            Self::Lost(lost) => lost.version.as_ref(),
+        }
+    }
+
     /// The ledger, unless it is lost.
     pub fn known(&self) -> Option<&Ledger> {
         match self {

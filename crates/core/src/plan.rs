@@ -175,10 +175,11 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
     let busy: BTreeSet<String> = plan.actions.iter().map(|action| action.node().to_owned()).collect();
     for node in view.nodes.iter().filter(|node| !busy.contains(&node.name)) {
         let held_until = waiting::held_back(node, now);
+        let held_boot = held_until.and_then(|_| node.waiting.get()?.held_boot);
         let waiting = match (plan.waits.get(&node.name), &node.waiting) {
             (Some(reason), Field::Set(waiting)) if waiting.says(reason) => continue,
             (None, Field::Absent) => continue,
-            (Some(reason), _) => Some(Waiting { held_until, ..Waiting::new(reason, now.wall_seconds()) }),
+            (Some(reason), _) => Some(Waiting { held_until, held_boot, ..Waiting::new(reason, now.wall_seconds()) }),
             (None, _) => match held_until.and_then(|at| until(at, now)) {
                 // What a person removed is not given again only because the node stopped asking for a moment.
                 Some(left) => {

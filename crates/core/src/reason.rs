@@ -31,8 +31,10 @@ pub enum WaitReason {
     },
     /// kubelet does not report the boot under which the request was made.
     BootIdMismatch,
-    /// The latest cycles failed; the next one is put off.
+    /// The latest cycle failed, or its update did not take; the next one is put off.
     BackingOff {
+        /// How the latest cycle ended, in words.
+        why: String,
         /// No grant before this time.
         until: Timestamp,
     },
@@ -105,7 +107,7 @@ impl WaitReason {
     /// The time before which nothing happens, where there is one.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::BackingOff { until } | Self::GrantRemoved { until } => Some(*until),
+            Self::BackingOff { until, .. } | Self::GrantRemoved { until } => Some(*until),
             _ => None,
         }
     }
@@ -130,7 +132,7 @@ impl fmt::Display for WaitReason {
             }
             Self::Malformed { key, why } => write!(f, "annotation {key} is malformed: {why}; correct or remove it"),
             Self::BootIdMismatch => write!(f, "waiting until kubelet reports the boot ID that the agent sees"),
-            Self::BackingOff { until } => write!(f, "the latest attempt was given back; next one not before {until}"),
+            Self::BackingOff { why, until } => write!(f, "{why}; the next attempt is not made before {until}"),
             Self::GrantRemoved { until } => write!(f, "the permission was removed by hand; not before {until}"),
             Self::QuotaZero => write!(f, "--max-unavailable is 0"),
             Self::QuotaUsed { limit, blocker: None } => write!(f, "the quota of {limit} is used; its turn will come"),
@@ -160,6 +162,10 @@ pub enum EndReason {
     NotNeeded,
     /// Somebody uncordoned the node.
     UncordonedByOther,
+    /// A `PodDisruptionBudget` would not let the drain end, so it was not begun.
+    BlockedByBudget,
+    /// A pod that the settings keep would not let the drain end, so it was not begun.
+    BlockedByPod,
     /// The drain did not end in time.
     DrainTimedOut,
     /// logind refused the reboot.
@@ -168,7 +174,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Rebooted,
         Self::RebootedByOther,
         Self::Paused,
@@ -176,6 +182,8 @@ impl EndReason {
         Self::ProgressRemoved,
         Self::NotNeeded,
         Self::UncordonedByOther,
+        Self::BlockedByBudget,
+        Self::BlockedByPod,
         Self::DrainTimedOut,
         Self::RebootRefused,
     ];
@@ -190,6 +198,8 @@ impl EndReason {
             Self::ProgressRemoved => "ProgressRemoved",
             Self::NotNeeded => "NotNeeded",
             Self::UncordonedByOther => "UncordonedByOther",
+            Self::BlockedByBudget => "BlockedByBudget",
+            Self::BlockedByPod => "BlockedByPod",
             Self::DrainTimedOut => "DrainTimedOut",
             Self::RebootRefused => "RebootRefused",
         }
@@ -206,6 +216,8 @@ impl fmt::Display for EndReason {
             Self::ProgressRemoved => "reboot-in-progress was removed by hand",
             Self::NotNeeded => "nobody asks for the reboot any more",
             Self::UncordonedByOther => "somebody uncordoned the node",
+            Self::BlockedByBudget => "a PodDisruptionBudget would not let the drain end",
+            Self::BlockedByPod => "a pod that the settings keep would not let the drain end",
             Self::DrainTimedOut => "the drain did not end in time",
             Self::RebootRefused => "logind refused the reboot",
         })

@@ -14,7 +14,7 @@ mod world;
 use std::time::Duration;
 
 use crate::ids::BootId;
-use crate::step::Engine;
+use crate::step::{Engine, OnDrainBlocked, OnDrainTimeout};
 use world::World;
 
 /// How many things happen before the faults stop.
@@ -56,10 +56,15 @@ fn quiet_time(world: &mut World) -> Result<(), String> {
     world.heal();
     world.tell(|| "the faults have stopped".into());
     let asked: Vec<_> = (0..world.hosts.len()).map(|host| asks(world, host)).collect();
+    settle(world, |world| left_over(world, &asked))
+}
+
+/// Lets time pass until nothing is left over.
+fn settle(world: &mut World, left_over: impl Fn(&World) -> String) -> Result<(), String> {
     let mut left = String::new();
     for _ in 0..ROUNDS {
         work_off(world)?;
-        left = left_over(world, &asked);
+        left = left_over(world);
         if left.is_empty() {
             return Ok(());
         }
@@ -120,6 +125,33 @@ fn left_over(world: &World, asked: &[Option<BootId>]) -> String {
         left.extend((!node.ready).then(|| format!("{name} is not Ready")));
     }
     left.join(", ")
+}
+
+/// Without faults: the budget lets no pod of the first node go, until a person changes it.
+#[test]
+fn a_node_that_a_budget_blocks_is_not_cordoned_and_starves_nobody() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, false);
+        world.heal();
+        world.step_policy.on_drain_blocked = OnDrainBlocked::GiveUp;
+        world.step_policy.on_drain_timeout = OnDrainTimeout::GiveUp;
+        world.budget.set_never(true);
+        world.pass(Duration::from_mins(5));
+        for host in 0..world.hosts.len() {
+            world.hosts[host].machine.set_pods(host == 0);
+            world.person_asks(host);
+        }
+        let asked: Vec<_> = (0..world.hosts.len()).map(|host| asks(&world, host)).collect();
+        let rebooted = |world: &World, host: usize| asked[host] != Some(world.hosts[host].machine.boot);
+        let others = |world: &World| (1..world.hosts.len()).filter(|host| !rebooted(world, *host)).count();
+        let left = |world: &World| if others(world) == 0 { String::new() } else { "others wait".into() };
+        settle(&mut world, left).unwrap();
+        assert!(!rebooted(&world, 0), "seed {seed}");
+        let mut views = world.hosts[0].history.iter().flatten();
+        assert!(views.all(|node| !node.unschedulable), "seed {seed}: cordoned for nothing");
+        world.budget.set_never(false);
+        settle(&mut world, |world| left_over(world, &asked)).unwrap();
+    }
 }
 
 #[test]

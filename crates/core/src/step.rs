@@ -9,6 +9,7 @@ mod drain;
 mod evictions;
 mod finish;
 mod memory;
+mod preflight;
 mod volumes;
 mod watches;
 
@@ -34,6 +35,8 @@ pub struct Policy {
     pub drain_timeout: Duration,
     /// What happens when it takes longer.
     pub on_drain_timeout: OnDrainTimeout,
+    /// What happens when a drain could not end as things stand.
+    pub on_drain_blocked: OnDrainBlocked,
     /// No ask is answered earlier than this after the boot: update_engine marks the booted partition as good 45 s after
     /// its start, and a reboot before that spends one of the partition's boot tries.
     pub min_uptime: Duration,
@@ -48,6 +51,15 @@ pub enum OnDrainTimeout {
     GiveUp,
     /// Reboot with the pods that are left.
     Reboot,
+}
+
+/// What happens when a drain, before it begins, could not end as things stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrainBlocked {
+    /// Hand the slot back, without a cordon; the other nodes go first.
+    GiveUp,
+    /// Drain all the same.
+    Drain,
 }
 
 /// What update_engine says.

@@ -181,6 +181,11 @@ pub enum Phase {
     Rebooting,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// `reboot-in-progress`: the agent acts on a permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -199,6 +204,9 @@ pub struct InProgress {
     pub os_version: Option<String>,
     /// Whether the agent placed the cordon; it decides only where the API server does not know the cordon's owner.
     pub cordoned: bool,
+    /// How many runs of the agent have taken the cycle up again past the point of no return.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed: u32,
 }
 
 /// `reboot-waiting`: why a node that asks has no grant yet.
@@ -218,6 +226,9 @@ pub struct Waiting {
     /// Until when a grant that a person removed is not given again, whatever the node waits for meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_until: Option<Timestamp>,
+    /// The boot that the removed grant was for: a reboot ends that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_boot: Option<BootId>,
     /// For people: what would release it.
     pub message: String,
 }
@@ -231,6 +242,7 @@ impl Waiting {
             blocker: reason.blocker().map(str::to_owned),
             until: reason.until(),
             held_until: if let WaitReason::GrantRemoved { until } = reason { Some(*until) } else { None },
+            held_boot: None,
             message: reason.to_string(),
         }
     }

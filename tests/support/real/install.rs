@@ -62,12 +62,17 @@ fn overlay(dir: &Path, install: &Install) -> Result<PathBuf> {
     let folder = dir.join("overlay");
     fs::create_dir_all(&folder).context("creating the overlay's folder")?;
     let mut resources = Vec::new();
+    let quota = format!("--max-unavailable={}", install.quota);
+    let flags: Vec<&str> = install.agent.iter().map(String::as_str).chain([quota.as_str()]).collect();
+    let mut shipped = String::new();
     for entry in fs::read_dir(manifests()).context("reading the manifests")? {
         let path = entry.context("reading the manifests")?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
-        // A flag may be given once: an overlay cannot add it a second time.
-        let text = text.replace("--max-unavailable=1", &format!("--max-unavailable={}", install.quota));
+        let mut text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
+        for flag in &flags {
+            text = with_flag(&text, flag);
+        }
+        shipped.push_str(&text);
         fs::write(folder.join(&name), text).with_context(|| format!("writing {name}"))?;
         resources.push(name);
     }
@@ -83,7 +88,8 @@ fn overlay(dir: &Path, install: &Install) -> Result<PathBuf> {
             json!({"name": "boot-id", "hostPath": {"path": "/run/boot-id", "type": "File"}}),
         ),
     ];
-    agent.extend(install.agent.iter().map(|flag| argument(flag)));
+    let new = install.agent.iter().filter(|flag| !shipped.contains(&format!("- {flag}\n")));
+    agent.extend(new.map(|flag| argument(flag)));
     let agent = json!({"target": {"kind": "DaemonSet", "name": "reboot-agent"}, "patch": json!(agent).to_string()});
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources,
@@ -91,6 +97,17 @@ fn overlay(dir: &Path, install: &Install) -> Result<PathBuf> {
     });
     fs::write(folder.join("kustomization.yaml"), kustomization.to_string()).context("writing the kustomization")?;
     Ok(folder)
+}
+
+/// The manifest with this flag in place of what it says of it: a flag may be given once.
+fn with_flag(manifest: &str, flag: &str) -> String {
+    let name = flag.split_inclusive('=').next().unwrap_or_default();
+    let is_it = |line: &str| line.trim_start().strip_prefix("- ").is_some_and(|argument| argument.starts_with(name));
+    let lines = manifest.lines().map(|line| match line.split_once("- ") {
+        Some((indent, _)) if is_it(line) => format!("{indent}- {flag}\n"),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 fn argument(flag: &str) -> Value {

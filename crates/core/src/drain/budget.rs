@@ -4,7 +4,8 @@
 //! refused, and says when to try again. The rules are those of the API server's eviction
 //! (`pkg/registry/core/pod/storage/eviction.go`).
 
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use jiff::Timestamp;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 
 use super::{Health, PodView};
 use crate::selector::Selector;
@@ -26,8 +27,14 @@ pub struct BudgetView {
     pub allowed: usize,
     /// Whether a pod that is not Ready may be evicted whatever is allowed.
     pub lets_unready_go: bool,
-    /// For people: how many pods it needs, and how many it has.
-    pub needs: (i32, i32),
+    /// Since when it has allowed no disruption, where it allows none.
+    pub closed_since: Option<Timestamp>,
+    /// `status.desiredHealthy`: how many healthy pods it needs.
+    pub desired: i32,
+    /// `status.currentHealthy`: how many it has.
+    pub healthy: i32,
+    /// `status.expectedPods`: of how many pods.
+    pub expected: i32,
 }
 
 /// One version of a `PodDisruptionBudget`.
@@ -73,18 +80,50 @@ impl From<&PodDisruptionBudget> for BudgetView {
             stale: status.observed_generation.unwrap_or_default() < meta.generation.unwrap_or_default(),
             allowed: usize::try_from(status.disruptions_allowed).unwrap_or_default(),
             lets_unready_go: always || healthy,
-            needs: (status.desired_healthy, status.current_healthy),
+            closed_since: closed_since(&status),
+            desired: status.desired_healthy,
+            healthy: status.current_healthy,
+            expected: status.expected_pods,
         }
     }
 }
 
+/// The condition changes its time only when the budget opens or closes, whoever writes it: the disruption controller,
+/// or the API server with an eviction.
+fn closed_since(status: &PodDisruptionBudgetStatus) -> Option<Timestamp> {
+    let mut conditions = status.conditions.iter().flatten();
+    let closed = conditions.find(|condition| condition.type_ == "DisruptionAllowed" && condition.status == "False")?;
+    Some(closed.last_transition_time.0)
+}
+
 impl BudgetView {
+    /// Whether it allows no disruption however healthy its pods are: `maxUnavailable: 0`, or a `minAvailable` of all.
+    pub fn never_opens(&self) -> bool {
+        !self.stale && self.expected > 0 && self.desired >= self.expected
+    }
+
+    /// The words for that.
+    pub(crate) fn never(&self) -> String {
+        let Self { name, desired, expected, .. } = self;
+        format!(
+            "blocked by PodDisruptionBudget {name}, which never allows a disruption: {desired} of its {expected} pods \
+             must be healthy"
+        )
+    }
+
+    /// The words for two budgets over one pod.
+    pub(crate) fn several(one: &Self, other: &Self) -> String {
+        let names = format!("PodDisruptionBudgets {} and {}", one.name, other.name);
+        format!("guarded by more than one, {names}: the API server evicts no such pod")
+    }
+
     /// How many evictions at once it would let through, by its own word.
     pub fn open(&self) -> usize {
         if self.stale { 0 } else { self.allowed }
     }
 
-    fn guards(&self, pod: &PodView) -> bool {
+    /// Whether it guards this pod.
+    pub(crate) fn guards(&self, pod: &PodView) -> bool {
         self.namespace == pod.pod.namespace && self.selector.as_ref().is_some_and(|all| all.matches(&pod.labels))
     }
 }
@@ -167,6 +206,42 @@ mod tests {
         check(Health::NotReady, &[(always.clone(), status(0, 1, 2))], "free");
         check(Health::NotReady, &[(always.clone(), status(0, 1, 2)), (selects("web"), status(0, 1, 2))], "b0 and b1");
         check(Health::Ready, &[(always, status(0, 1, 2))], "b0 opens 0");
+    }
+
+    /// `never`: whether it never opens; `since`: since when it is closed.
+    #[track_caller]
+    fn check_closed(status: Value, never: bool, since: Option<&str>) {
+        let meta = json!({ "name": "web", "generation": 2 });
+        let budget = BudgetView::from(&serde_json::from_value(json!({ "metadata": meta, "status": status })).unwrap());
+        assert_eq!(budget.never_opens(), never, "{budget:?}");
+        assert_eq!(budget.closed_since, since.map(|at| at.parse().unwrap()), "{budget:?}");
+    }
+
+    #[test]
+    fn a_budget_that_needs_all_of_its_pods_never_opens() {
+        let needs = |desired: i32, expected: i32, generation: i64| {
+            json!({ "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": desired, "expectedPods": expected,
+                    "observedGeneration": generation })
+        };
+        check_closed(needs(3, 3, 2), true, None);
+        check_closed(needs(4, 3, 2), true, None);
+        check_closed(needs(2, 3, 2), false, None);
+        check_closed(needs(3, 3, 1), false, None);
+        check_closed(needs(0, 0, 2), false, None);
+    }
+
+    #[test]
+    fn a_budget_says_since_when_it_is_closed() {
+        let at = "2026-01-01T12:00:00Z";
+        let says = |kind: &str, is: &str| {
+            let condition =
+                json!({ "type": kind, "status": is, "lastTransitionTime": at, "reason": "", "message": "" });
+            json!({ "conditions": [condition], "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0,
+                    "expectedPods": 0 })
+        };
+        check_closed(says("DisruptionAllowed", "False"), false, Some(at));
+        check_closed(says("DisruptionAllowed", "True"), false, None);
+        check_closed(says("Other", "False"), false, None);
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub fn withdraw_patch(node: &NodeView, why: Withdrawal, fence: &str, now: Now) -
         Withdrawal::NotPickedUp => patch.remove(key::REQUEST),
         Withdrawal::GrantRemoved => {
             let reason = WaitReason::GrantRemoved { until: now.wall_after(HOLD_AFTER_REMOVAL) };
-            patch.set(key::WAITING, Waiting::new(&reason, now.wall_seconds()))
+            patch.set(key::WAITING, Waiting { held_boot: node.boot, ..Waiting::new(&reason, now.wall_seconds()) })
         }
         _ => patch,
     }

@@ -6,6 +6,7 @@ use crate::annotations as key;
 use crate::ledger::{Ledger, Lost, Version};
 
 const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
+const OTHER_BOOT: &str = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91";
 
 /// A fleet written in short words, one node each: `name:word,word,...`.
 struct Fleet {
@@ -50,22 +51,19 @@ fn node(text: &str) -> NodeView {
                     r#"{{"phase":"draining","id":"{BOOT}.{number}","since":"2026-01-01T11:00:00Z","cordoned":true}}"#
                 ),
             ),
-            ("rebooted", at) => set(
-                key::LAST_REBOOT,
-                format!(r#"{{"outcome":"rebooted","reason":"Rebooted","at":"{at}","seconds":9}}"#),
-            ),
-            ("removed", at) => set(
-                key::WAITING,
-                format!(
-                    r#"{{"reason":"GrantRemoved","since":"2026-01-01T11:00:00Z","until":"{at}","heldUntil":"{at}","message":""}}"#
-                ),
-            ),
+            // `at`: until when it is held, and `/otherboot` where the grant was for another boot.
+            ("removed", at) => {
+                let (at, held) = at.split_once('/').map_or((at, BOOT), |(at, _)| (at, OTHER_BOOT));
+                let times = format!(r#""since":"2026-01-01T11:00:00Z","until":"{at}","heldUntil":"{at}""#);
+                let waiting = format!(r#"{{"reason":"GrantRemoved",{times},"heldBoot":"{held}","message":""}}"#);
+                set(key::WAITING, waiting);
+            }
             ("waits", reason) => {
                 set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
             }
             ("down", _) => ready = "Unknown",
             ("cordoned", _) => cordoned = true,
-            ("otherboot", _) => boot = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91",
+            ("otherboot", _) => boot = OTHER_BOOT,
             ("control", _) => labels["role"] = json!("control"),
             other => panic!("no such word: {other:?}"),
         }
@@ -202,9 +200,12 @@ fn a_time_that_has_passed_holds_nobody_back() {
     check(&fleet("1", &[], &["a:needed,later=2026-01-01T11:59:00Z"]), &["a"], &[]);
     check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z"]), &[], &["a=GrantRemoved"]);
     check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:00Z"]), &["a"], &[]);
-    check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z,rebooted=2026-01-01T11:30:00Z"]), &["a"], &[]);
-    let earlier = "a:asks,removed=2026-01-01T12:00:01Z,rebooted=2026-01-01T10:30:00Z";
-    check(&fleet("1", &[], &[earlier]), &[], &["a=GrantRemoved"]);
+}
+
+#[test]
+fn a_reboot_ends_the_time_for_which_a_removed_grant_is_held_whatever_the_clocks_say() {
+    check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z/otherboot"]), &["a"], &[]);
+    check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z"]), &[], &["a=GrantRemoved"]);
 }
 
 #[test]
@@ -265,6 +266,7 @@ fn a_grant_that_a_person_removed_stays_held_back_whatever_the_node_waits_for_mea
         panic!("the pause is explained")
     };
     assert_eq!((waiting.reason.as_str(), waiting.held_until), ("Paused", held.parse().ok()));
+    assert_eq!(waiting.held_boot, BOOT.parse().ok());
     assert_eq!(explained("a:removed=2026-01-01T11:59:00Z"), Some(Action::Explain("a".into(), None)));
 }
 

@@ -5,7 +5,7 @@ use crate::Now;
 use crate::annotations as key;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
-use crate::values::{Answer, Field, Outcome, Permission, Request};
+use crate::values::{Answer, Field, LastReboot, Outcome, Permission, Request};
 
 enum Standing<'a> {
     /// Nothing is asked of the node, or it is being taken care of.
@@ -94,16 +94,30 @@ fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a>
         return Standing::Waits(WaitReason::GrantRemoved { until });
     }
     match request.not_before.filter(|at| until(*at, now).is_some()) {
-        Some(until) => Standing::Waits(WaitReason::BackingOff { until }),
+        Some(until) => Standing::Waits(WaitReason::BackingOff { why: why_put_off(node), until }),
         None => Standing::Candidate(request),
+    }
+}
+
+/// What the agent's wish to be left alone for a while goes back to.
+fn why_put_off(node: &NodeView) -> String {
+    match node.last_reboot.get() {
+        Some(LastReboot { outcome: Outcome::GaveBack, reason, detail: Some(detail), .. }) => {
+            format!("the latest attempt was given back: {reason}: {detail}")
+        }
+        Some(LastReboot { outcome: Outcome::GaveBack, reason, .. }) => {
+            format!("the latest attempt was given back: {reason}")
+        }
+        Some(last) if last.same_version > 0 => "the latest reboot left the version as it was".to_owned(),
+        _ => "the agent asks for a pause".to_owned(),
     }
 }
 
 /// A person removed the grant: the withdrawal noted until when it is not given again. A reboot since then ends that.
 pub(super) fn held_back(node: &NodeView, now: Now) -> Option<jiff::Timestamp> {
     let waiting = node.waiting.get()?;
-    let rebooted = node.last_reboot.get().filter(|last| last.outcome != Outcome::GaveBack);
-    let over = rebooted.is_some_and(|last| last.at >= waiting.since);
+    // No time of another machine is looked at: its clock may be wrong.
+    let over = matches!((waiting.held_boot, node.boot), (Some(held), Some(boot)) if held != boot);
     waiting.held_until.filter(|at| !over && until(*at, now).is_some())
 }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::world::{Failure, World};
 use crate::audit::Actor;
-use crate::drain::{Budgets, PodView};
+use crate::drain::{Attachments, Budgets, PodView};
 use crate::ids::BootId;
 use crate::node::NodeView;
-use crate::step::{Action, EvictReply, HostView, Memory, Situation, Step, step};
+use crate::step::{Action, EvictReply, HostView, Memory, Situation, Step, Watches, step, watches};
 
 /// One run of the agent's process.
 pub(super) struct Agent {
@@ -17,6 +17,7 @@ pub(super) struct Agent {
     newest: Option<NodeView>,
     pods: Option<Vec<PodView>>,
     budgets: Budgets,
+    watching: Watches,
     started: Duration,
     boot: BootId,
     /// When it wants to look again by itself.
@@ -26,7 +27,8 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn started_at(mono: Duration, boot: BootId) -> Self {
         let (memory, budgets) = (Memory::seeded(mono.as_secs()), Budgets::default());
-        Self { memory, watched: 0, newest: None, pods: None, budgets, started: mono, boot, wake: None }
+        let watching = Watches::default();
+        Self { memory, watched: 0, newest: None, pods: None, budgets, watching, started: mono, boot, wake: None }
     }
 
     /// Something else may happen, the end of this process included.
@@ -41,8 +43,15 @@ impl Agent {
         self.watch(world, host);
         let Some(node) = self.newest.clone() else { return Ok(false) };
         self.memory.observe(&node, self.now(world));
-        let view = world.hosts[host].machine.host_view(self.pods.clone(), self.budgets.clone(), false, world.mono);
+        let (pods, budgets, volumes) = (self.pods.clone(), self.budgets.clone(), self.attachments(world, host));
+        let view = world.hosts[host].machine.host_view(pods, budgets, volumes, false, world.mono);
         self.memory.observe_host(&view, self.now(world));
+        let before = self.watching;
+        self.watching = watches(&self.situation(world, &node, &view, false));
+        if self.watching != before {
+            // What is watched anew is seen at the next turn.
+            return Ok(true);
+        }
         let decided = self.decide(world, &node, &view, false);
         self.wake = decided.wake.map(|delay| world.mono + delay);
         match decided.action {
@@ -64,10 +73,11 @@ impl Agent {
         if seen.is_none() || self.newest.as_ref().map(version) < seen.as_ref().map(version) {
             self.newest = seen;
         }
-        let in_progress = self.newest.as_ref().is_some_and(|node| node.in_progress.get().is_some());
-        if !in_progress {
-            self.pods = None;
-        } else if behind == 0 {
+        if !self.watching.pods {
+            (self.pods, self.budgets) = (None, Budgets::default());
+            return;
+        }
+        if behind == 0 {
             self.pods = Some(world.hosts[host].machine.pods());
         }
         // A watch of its own, which is behind at other times, or has not begun.
@@ -76,16 +86,24 @@ impl Agent {
         }
     }
 
+    fn attachments(&self, world: &World, host: usize) -> Attachments {
+        if self.watching.volumes { world.hosts[host].machine.attachments() } else { Attachments::default() }
+    }
+
     fn decide(&mut self, world: &World, node: &NodeView, host: &HostView, fresh: bool) -> Step {
-        let (memory, policy, now) = (&self.memory, &world.step_policy, self.now(world));
-        step(&Situation { node, host, memory, policy, fresh, now })
+        step(&self.situation(world, node, host, fresh))
+    }
+
+    fn situation<'a>(&'a self, world: &'a World, node: &'a NodeView, host: &'a HostView, fresh: bool) -> Situation<'a> {
+        Situation { node, host, memory: &self.memory, policy: &world.step_policy, fresh, now: self.now(world) }
     }
 
     fn act_on_fresh_view(&mut self, world: &mut World, host: usize) -> Result<bool, Failure> {
         self.read(world, host)?;
         let pods = world.hosts[host].machine.pods();
         self.disturb(world, host)?;
-        let view = world.hosts[host].machine.host_view(Some(pods), self.budgets.clone(), true, world.mono);
+        let (budgets, volumes) = (self.budgets.clone(), self.attachments(world, host));
+        let view = world.hosts[host].machine.host_view(Some(pods), budgets, volumes, true, world.mono);
         let Some(node) = self.newest.clone() else { return Ok(true) };
         self.memory.observe(&node, self.now(world));
         let decided = self.decide(world, &node, &view, true);
@@ -107,17 +125,14 @@ impl Agent {
         self.disturb(world, host)?;
         match action {
             Action::Wait | Action::Refresh => return Ok(false),
-            Action::Write(patch, _) => {
-                match world.patch(Actor::Agent, host, node, &patch) {
-                    Ok(node) => {
-                        self.memory.observe(&node, self.now(world));
-                        self.newest = Some(node);
-                    }
-                    Err(Failure::Crash) => return Err(Failure::Crash),
-                    Err(_) => return self.read(world, host).map(|()| true),
+            Action::Write(patch, _) => match world.patch(Actor::Agent, host, node, &patch) {
+                Ok(node) => {
+                    self.memory.wrote(&node, self.now(world));
+                    self.newest = Some(node);
                 }
-                self.memory.wrote(self.now(world));
-            }
+                Err(Failure::Crash) => return Err(Failure::Crash),
+                Err(_) => return self.read(world, host).map(|()| true),
+            },
             Action::Evict(pods) => {
                 for evict in pods {
                     self.memory.evicting(&evict, self.now(world));

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::world::World;
+use crate::Now;
 use crate::drain::{BudgetSeen, BudgetView, Budgets, Refusal};
 
 /// The label that its pods have.
@@ -14,11 +17,25 @@ pub(super) struct Budget {
     version: u64,
     /// When what was taken comes back.
     back_at: Vec<Duration>,
+    /// Whether a person lets it allow no disruption whatever happens.
+    never: bool,
+    /// Since when it has allowed none, by the wall clock.
+    closed_since: Option<Timestamp>,
 }
 
 impl Budget {
     pub(super) fn new(allowed: usize) -> Self {
-        Self { allowed, version: 1, back_at: Vec::new() }
+        Self { allowed, version: 1, back_at: Vec::new(), never: false, closed_since: None }
+    }
+
+    /// A person sets whether it never allows a disruption.
+    pub(super) fn set_never(&mut self, never: bool) {
+        self.version += u64::from(self.never != never);
+        self.never = never;
+    }
+
+    fn open(&self) -> usize {
+        if self.never { 0 } else { self.allowed }
     }
 
     /// When it next changes by itself.
@@ -26,17 +43,18 @@ impl Budget {
         self.back_at.iter().min().copied()
     }
 
-    pub(super) fn elapse(&mut self, now: Duration) {
+    pub(super) fn elapse(&mut self, now: Now) {
         let before = self.back_at.len();
-        self.back_at.retain(|at| *at > now);
+        self.back_at.retain(|at| *at > now.mono);
         let back = before - self.back_at.len();
         self.allowed += back;
         self.version += back as u64;
+        self.closed_since = (self.open() == 0).then(|| self.closed_since.unwrap_or(now.wall));
     }
 
     /// Takes one eviction from it.
     pub(super) fn take(&mut self, back_at: Duration) -> Result<(), Refusal> {
-        if self.allowed == 0 {
+        if self.open() == 0 {
             return Err(Refusal::Budget("the disruption budget web needs 2 healthy pods and has 2".into()));
         }
         self.allowed -= 1;
@@ -52,9 +70,12 @@ impl Budget {
             seen: BudgetSeen { uid: "budget".into(), version: self.version.to_string() },
             selector: format!("{}={}", LABEL.0, LABEL.1).parse().ok(),
             stale: false,
-            allowed: self.allowed,
+            allowed: self.open(),
             lets_unready_go: false,
-            needs: (2, 2),
+            closed_since: self.closed_since,
+            desired: 2,
+            healthy: 2,
+            expected: if self.never { 2 } else { 3 },
         };
         Budgets(Some(vec![view]))
     }

@@ -55,13 +55,14 @@ impl World {
     /// Time passes, and what is due on the machines happens.
     pub(super) fn pass(&mut self, delay: Duration) {
         self.mono += delay;
-        self.budget.elapse(self.mono);
+        let now = self.now();
+        self.budget.elapse(now);
         for host in 0..self.hosts.len() {
             self.elapse(host);
         }
     }
 
-    fn person_asks(&mut self, host: usize) {
+    pub(super) fn person_asks(&mut self, host: usize) {
         self.annotate(host, key::NEEDED, Some("kernel"));
     }
 
@@ -77,7 +78,7 @@ impl World {
     fn person_acts(&mut self, host: usize) {
         let other = self.random.below(self.hosts.len());
         let copied = self.hosts[other].api.as_ref().and_then(|node| node.annotations.get(key::REBOOT).cloned());
-        match self.random.below(26) {
+        match self.random.below(27) {
             0..=2 => self.annotate(host, key::NEEDED, Some("kernel")),
             3 => self.annotate(host, key::NEEDED, None),
             4 => self.annotate(host, key::NEEDED, Some("false")),
@@ -99,6 +100,11 @@ impl World {
                 self.change(Actor::Person, host, |node| node.labels = [("role".into(), "control".into())].into());
             }
             22 => self.change(Actor::Person, host, |node| node.labels.clear()),
+            23 => {
+                let never = self.random.once_in(2);
+                self.tell(|| format!("the budget never allows a disruption: {never}"));
+                self.budget.set_never(never);
+            }
             _ => self.person_cordons(host),
         }
     }
@@ -197,6 +203,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.faults = false;
         self.late.clear();
+        self.budget.set_never(false);
         self.controllers.truncate(1);
         self.controllers.iter_mut().flatten().for_each(Controller::elected);
         for host in 0..self.hosts.len() {

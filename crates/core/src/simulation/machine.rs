@@ -8,7 +8,7 @@ use super::budget::LABEL;
 use super::random::Random;
 use super::world::World;
 use crate::audit::Actor;
-use crate::drain::{Attachments, Budgets, Nature, PodRef, PodView, Refusal};
+use crate::drain::{Attachment, Attachments, Budgets, Claim, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
 use crate::step::{CallReply, Engine, EvictReply, HostView};
 
@@ -23,6 +23,8 @@ pub(super) struct Machine {
     /// When the agent's pod is back, where it is gone.
     pub(super) agent_back_at: Option<Duration>,
     made: u32,
+    /// The volumes of pods that went, until when they are attached.
+    detaching: Vec<(Claim, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Machine {
             kubelet: Kubelet::Steady,
             agent_back_at: None,
             made: 0,
+            detaching: Vec::new(),
         };
         for _ in 0..random.below(3) {
             machine.add_pod();
@@ -77,8 +80,26 @@ impl Machine {
         // Every other pod is under the budget.
         let (key, value) = LABEL;
         let labels = self.made.is_multiple_of(2).then(|| (key.to_owned(), value.to_owned())).into_iter().collect();
-        let view = PodView { pod, nature, labels, ..PodView::default() };
+        // And every third has a volume.
+        let claim = Claim { namespace: "default".into(), name: format!("data-{}", self.made) };
+        let claims = self.made.is_multiple_of(3).then_some(claim).into_iter().collect();
+        let view = PodView { pod, nature, labels, claims, ..PodView::default() };
         self.pods.push(Pod { view, gone_at: None });
+    }
+
+    /// Exactly these pods: some, of which the budget guards at least one, or none.
+    pub(super) fn set_pods(&mut self, some: bool) {
+        self.pods.clear();
+        (0..if some { 2 } else { 0 }).for_each(|_| self.add_pod());
+    }
+
+    /// What is attached: the volumes of the pods, and those of pods that went a moment ago.
+    pub(super) fn attachments(&self) -> Attachments {
+        let used = self.pods.iter().flat_map(|pod| pod.view.claims.iter());
+        let claims = used.chain(self.detaching.iter().map(|(claim, _)| claim));
+        let attachment =
+            |claim: &Claim| Attachment { volume: format!("pv-{}", claim.name), claim: Some(claim.clone()) };
+        Attachments(Some(claims.map(attachment).collect()))
     }
 
     pub(super) fn pods(&self) -> Vec<PodView> {
@@ -90,6 +111,7 @@ impl Machine {
         &self,
         pods: Option<Vec<PodView>>,
         budgets: Budgets,
+        attachments: Attachments,
         fresh: bool,
         mono: Duration,
     ) -> HostView {
@@ -100,7 +122,7 @@ impl Machine {
             engine: self.engine.clone(),
             pods,
             budgets,
-            attachments: Attachments::default(),
+            attachments,
             preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
             other_manager: None,
         }
@@ -121,7 +143,8 @@ impl Machine {
             Kubelet::Silent(at) | Kubelet::Reports(at, _) => Some(at),
         };
         let pods = self.pods.iter().filter_map(|pod| pod.gone_at);
-        pods.chain(power).chain(kubelet).chain(self.agent_back_at).min()
+        let volumes = self.detaching.iter().map(|(_, at)| *at);
+        pods.chain(volumes).chain(power).chain(kubelet).chain(self.agent_back_at).min()
     }
 }
 
@@ -139,7 +162,13 @@ impl World {
     /// Lets everything happen on this host that is due.
     pub(super) fn elapse(&mut self, host: usize) {
         let now = self.mono;
-        self.hosts[host].machine.pods.retain(|pod| pod.gone_at.is_none_or(|at| at > now));
+        // Some volumes take longer than anybody waits.
+        let detached_at = now + *self.random.pick(&[Duration::ZERO, Duration::from_secs(9), Duration::from_hours(1)]);
+        let machine = &mut self.hosts[host].machine;
+        machine.detaching.retain(|(_, at)| *at > now);
+        for pod in machine.pods.extract_if(.., |pod| pod.gone_at.is_some_and(|at| at <= now)) {
+            machine.detaching.extend(pod.view.claims.into_iter().map(|claim| (claim, detached_at)));
+        }
         match self.hosts[host].machine.power {
             Power::Preparing(at) if at <= now => self.power_off(host),
             Power::Down(at) if at <= now => self.boots(host),
@@ -190,6 +219,7 @@ impl World {
         let next: u128 = u128::from_str_radix(&machine.boot.to_string().replace('-', ""), 16).unwrap() + 1;
         (machine.boot, machine.booted_at, machine.power) = (boot_id(next), self.mono, Power::Up);
         machine.agent_back_at = None;
+        machine.detaching.clear();
         machine.kubelet = Kubelet::Reports(report_at, ready);
         let installed = matches!(machine.engine, Engine::NeedsReboot(_));
         machine.os_version += u32::from(installed && takes);

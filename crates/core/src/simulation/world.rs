@@ -15,6 +15,7 @@ use crate::annotations::{self as key, NodePatch};
 use crate::audit::{Actor, Audit, Fault, Violation};
 use crate::ledger::{Ledger, LedgerState};
 use crate::node::NodeView;
+use crate::step::OnDrainBlocked;
 
 /// Why a call did not do what it was to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,11 @@ impl World {
             step_policy: crate::step::Policy {
                 drain_timeout: Duration::from_mins(10),
                 on_drain_timeout,
+                on_drain_blocked: *random.pick(&[
+                    OnDrainBlocked::GiveUp,
+                    OnDrainBlocked::GiveUp,
+                    OnDrainBlocked::Drain,
+                ]),
                 min_uptime: Duration::from_mins(2),
                 drain: crate::drain::Rules::default(),
             },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::memory::doubling;
+use super::preflight::{self, Outlook};
 use super::{Action, Engine, Note, Situation, Step, cycle, finish};
 use crate::annotations::{self as key, NodePatch};
 use crate::ids::{BootId, GrantId, Serial, parse_version};
@@ -70,9 +71,14 @@ fn take_up(s: &Situation<'_>, id: GrantId) -> Step {
     } else {
         None
     };
-    match unwilling {
-        Some(reason) => cycle::give_back(s, &begin(s, id), reason, None),
-        None => start(s, id),
+    if let Some(reason) = unwilling {
+        return cycle::give_back(s, &begin(s, id), reason, None);
+    }
+    match preflight::look(s, id) {
+        Outlook::Clear => start(s, id),
+        Outlook::Blocked(reason, why) => cycle::give_back(s, &begin(s, id), reason, Some(why)),
+        // It takes a moment, of which there is nothing to say.
+        Outlook::Unseen(left) => Step { status: s.node.status.clone(), ..Step::new(Action::Wait) }.wake_in(left),
     }
 }
 
@@ -91,6 +97,7 @@ fn begin(s: &Situation<'_>, id: GrantId) -> InProgress {
         spent_seconds: 0,
         os_version: s.host.os_version.clone(),
         cordoned: !s.node.unschedulable || s.node.cordon_is_ours(),
+        resumed: 0,
     }
 }
 
@@ -158,7 +165,8 @@ fn answer(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
             .wake_in(too_early);
     }
     // A cordon of ours without a cycle: somebody ended the cycle by hand while this process did not look.
-    let wanted = wanted_answer(s, boot, sources, u32::from(s.node.cordon_is_ours()));
+    let ended = s.node.cordon_is_ours().then_some(EndReason::ProgressRemoved);
+    let wanted = wanted_answer(s, boot, sources, ended);
     let mut patch = tidy(s);
     if s.node.needed.is_none() {
         patch = patch.set(key::NEEDED, own_words(&s.host.engine));
@@ -209,15 +217,21 @@ fn own_words(engine: &Engine) -> String {
     }
 }
 
-/// The answer as it should stand, keeping its place in the queue. `given_back`: how many more cycles failed than it says.
-pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source>, given_back: u32) -> Request {
+/// The answer as it should stand, keeping its place in the queue. `given_back`: why one more cycle failed than it says,
+/// where one did.
+pub(super) fn wanted_answer(
+    s: &Situation<'_>,
+    boot: BootId,
+    sources: Vec<Source>,
+    given_back: Option<EndReason>,
+) -> Request {
     let before = s.node.compatible_request();
-    let attempts = before.map_or(0, |request| request.attempts).saturating_add(given_back);
+    let attempts = before.map_or(0, |request| request.attempts).saturating_add(u32::from(given_back.is_some()));
     // A person who asks anew is not held to what held update_engine back.
     let person_joins = |request: &Request| is_by_person(&sources) && !is_by_person(&request.sources);
-    let kept = before.filter(|request| given_back == 0 && !person_joins(request));
+    let kept = before.filter(|request| given_back.is_none() && !person_joins(request));
     let kept = kept.and_then(|request| request.not_before);
-    let backoff = (given_back > 0).then(|| s.now.wall_after(attempt_delay(attempts)));
+    let backoff = given_back.map(|reason| s.now.wall_after(attempt_delay(reason, attempts)));
     let last = s.node.last_reboot.get();
     let after_last = |delay| last.and_then(|last| last.at.checked_add(delay).ok());
     let update_only = sources == [Source::UpdateEngine];
@@ -226,7 +240,7 @@ pub(super) fn wanted_answer(s: &Situation<'_>, boot: BootId, sources: Vec<Source
     // The request that said so is gone, but it is the same ask that was given back.
     let failed = last.filter(|last| last.outcome == Outcome::GaveBack && last.reason != EndReason::Paused);
     let failed = failed.filter(|last| before.is_none() && (update_only || last.why == s.node.needed));
-    let again = failed.and_then(|_| after_last(attempt_delay(1)));
+    let again = failed.and_then(|last| after_last(attempt_delay(last.reason, 1)));
     Request {
         protocol: PROTOCOL,
         boot,
@@ -242,9 +256,14 @@ fn is_by_person(sources: &[Source]) -> bool {
     sources.contains(&Source::Person)
 }
 
-/// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h.
-fn attempt_delay(attempts: u32) -> Duration {
-    doubling(Duration::from_mins(1), attempts, Duration::from_hours(1))
+/// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h. One that was not even begun has
+/// cost little, and what blocked it may be over soon: 15 s doubling to 10 min.
+fn attempt_delay(reason: EndReason, attempts: u32) -> Duration {
+    let (first, longest) = match reason {
+        EndReason::BlockedByBudget | EndReason::BlockedByPod => (Duration::from_secs(15), Duration::from_mins(10)),
+        _ => (Duration::from_mins(1), Duration::from_hours(1)),
+    };
+    doubling(first, attempts, longest)
 }
 
 /// After a reboot that left the version as it was: 1 h doubling to 24 h.

@@ -33,9 +33,10 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
         // That cycle is over for the controller too: this is the next one.
         return ask::idle(s, boot);
     }
-    match lost.phase {
-        Phase::Rebooting => removed_from_earlier_run(s, lost),
-        Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
+    if s.memory.drains_here() {
+        give_back(s, lost, EndReason::ProgressRemoved, None)
+    } else {
+        removed_from_earlier_run(s, lost)
     }
 }
 
@@ -182,10 +183,19 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     match drain::progress(s) {
         Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
+        _ if !s.memory.committed_here() => resume(progress, status),
         Progress::Done(_) | Progress::Detaching(..) | Progress::Going(_) => {
             Step { status: Some(status), ..Step::new(Action::Reboot) }
         }
     }
+}
+
+/// An earlier run of this agent passed the point of no return. What it wrote last may still be on its way, such as a
+/// give-back after logind's refusal; this write makes it stale before logind is called again.
+fn resume(progress: &InProgress, status: String) -> Step {
+    let resumed = InProgress { resumed: progress.resumed.saturating_add(1), ..progress.clone() };
+    let patch = NodePatch::default().set(key::IN_PROGRESS, resumed);
+    Step { status: Some(status), ..Step::new(Action::Write(patch, None)) }
 }
 
 /// Ends a cycle without a reboot: our cordon goes, the permission goes, and the request says when to try again.
@@ -202,7 +212,7 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
     if sources.is_empty() {
         patch = ask::unasked(s, patch);
     } else if s.node.compatible_request().is_some() || ask::may_answer(s) {
-        let answer = ask::wanted_answer(s, progress.id.boot, sources, u32::from(!paused));
+        let answer = ask::wanted_answer(s, progress.id.boot, sources, (!paused).then_some(reason));
         patch = patch.set(key::REQUEST, answer);
     }
     let last = LastReboot {
@@ -221,7 +231,8 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
         Some(detail) => format!("Gave the reboot back: {reason}: {detail}"),
         None => format!("Gave the reboot back: {reason}"),
     };
-    let warning = matches!(reason, EndReason::DrainTimedOut | EndReason::RebootRefused);
+    let blocked = matches!(reason, EndReason::BlockedByBudget | EndReason::BlockedByPod);
+    let warning = blocked || matches!(reason, EndReason::DrainTimedOut | EndReason::RebootRefused);
     let note = Note { warning, reason: "GaveBack", text: text.clone() };
     let mut step = Step::new(Action::Write(patch.set(key::LAST_REBOOT, last), Some(note)));
     step.status = Some(text);

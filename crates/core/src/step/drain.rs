@@ -30,6 +30,10 @@ pub enum Means {
     Deletion,
 }
 
+/// After how long without any pod that goes a person should know of what blocks the drain. Until then it is the usual wait
+/// for a replacement.
+const STANDSTILL: Duration = Duration::from_secs(30);
+
 /// How long the containers have to end once the drain has taken too long for more.
 const SHORT_GRACE: Duration = Duration::from_secs(10);
 
@@ -104,9 +108,10 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
     }
     let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
     let all = left.len().saturating_add(s.memory.evictions().gone(pods));
-    let blocked = outlook.blocked.map(|why| format!("; {why}")).unwrap_or_default();
+    let blocked = outlook.say_what_blocks(s).map(|why| format!("; {why}")).unwrap_or_default();
     let status = format!("Draining: {} of {all} pods left{blocked}", left.len());
-    Progress::Going(Going { left, evict: outlook.evict, notes: outlook.told.notes(), status, retry: outlook.retry })
+    let notes = outlook.told.notes();
+    Progress::Going(Going { left, evict: outlook.evict, notes, status, retry: outlook.retry })
 }
 
 /// What comes of a look at all pods.
@@ -121,6 +126,22 @@ struct Outlook {
 impl Outlook {
     fn wake_in(&mut self, delay: Duration) {
         self.retry = Some(self.retry.map_or(delay, |retry| retry.min(delay)));
+    }
+
+    /// What blocks, in the words of the status. Where it goes on for long, people are told in an Event as well.
+    fn say_what_blocks(&mut self, s: &Situation<'_>) -> Option<String> {
+        let why = self.blocked.take()?;
+        let since = s.memory.evictions().moved_at().unwrap_or(s.now.mono);
+        let left = since.saturating_add(STANDSTILL).saturating_sub(s.now.mono);
+        if !left.is_zero() {
+            self.wake_in(left);
+            return Some(why);
+        }
+        // What is evicted is told of at once, and this with the status.
+        if self.evict.is_empty() {
+            self.told.blocked = Some(why.clone());
+        }
+        Some(format!("{why}; no pod has gone for {}s", STANDSTILL.as_secs()))
     }
 
     /// Time alone makes the drain less patient.
@@ -161,9 +182,14 @@ fn take_turns(s: &Situation<'_>, pods: &[PodView], going: &[(&PodView, Fate)], o
     }
 }
 
-/// Pods that people are told of by name, by what they are told.
+/// What people are told.
 #[derive(Default)]
-struct Told(BTreeMap<&'static str, Vec<String>>);
+struct Told {
+    /// The names of pods by what is told of them.
+    pods: BTreeMap<&'static str, Vec<String>>,
+    /// What has blocked the drain for long.
+    blocked: Option<String>,
+}
 
 impl Told {
     fn add(&mut self, pod: &PodView, fate: Fate, evict: &Evict, s: &Situation<'_>) {
@@ -177,7 +203,7 @@ impl Told {
             Fate::EvictEmptyDir if is_new => "EvictedEmptyDir",
             _ => return,
         };
-        self.0.entry(reason).or_default().push(pod.pod.to_string());
+        self.pods.entry(reason).or_default().push(pod.pod.to_string());
     }
 
     /// One note for each thing to tell.
@@ -191,7 +217,8 @@ impl Told {
             };
             Note { warning, reason, text: format!("{what}: {}", pods.join(", ")) }
         };
-        self.0.into_iter().map(note).collect()
+        let blocked = self.blocked.map(|text| Note { warning: true, reason: "DrainBlocked", text });
+        self.pods.into_iter().map(note).chain(blocked).collect()
     }
 }
 
@@ -294,10 +321,7 @@ impl<'a> Round<'a> {
             Guard::Unknown => self.without_knowledge(pod, standing),
             Guard::Free => retry_when_new(Under::Free, standing),
             Guard::One(budget) => self.under(budget, standing),
-            Guard::Several(budget, other) => {
-                let names = format!("PodDisruptionBudgets {} and {}", budget.name, other.name);
-                self.probe(budget, format!("guarded by more than one, {names}: the API server evicts no such pod"))
-            }
+            Guard::Several(budget, other) => self.probe(budget, BudgetView::several(budget, other)),
         }
     }
 
@@ -318,7 +342,11 @@ impl<'a> Round<'a> {
         let posts = self.posts.get(budget.seen.uid.as_str()).copied().unwrap_or_default();
         let used = self.evictions.used(&budget.seen).saturating_add(posts);
         if budget.open() == 0 {
-            let why = if budget.stale { "whose status is out of date" } else { "which allows no disruption now" };
+            let why = match budget {
+                BudgetView { stale: true, .. } => "whose status is out of date",
+                _ if budget.never_opens() => return self.probe(budget, budget.never()),
+                _ => "which allows no disruption now",
+            };
             return self.probe(budget, format!("blocked by PodDisruptionBudget {}, {why}", budget.name));
         }
         if budget.open() <= used {

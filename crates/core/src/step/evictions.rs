@@ -34,6 +34,10 @@ pub(super) struct Evictions {
     budgets: BTreeMap<String, BudgetMemory>,
     /// Since when budgets are looked for.
     looked_since: Option<Duration>,
+    /// How many pods the node had when it was last looked at.
+    pods_seen: Option<usize>,
+    /// When that last changed, or an eviction was accepted.
+    moved_at: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,8 +65,11 @@ struct BudgetMemory {
     heard_at: Duration,
     /// How often it was tried since then, though it says that it lets none go.
     tries: u32,
-    /// Whether the latest eviction under it that was answered was this node's, and accepted.
-    won: bool,
+    /// How many it let go by that version, and when this was seen.
+    open: usize,
+    version_at: Duration,
+    /// When this node was the last whose pod it let go, as far as can be told.
+    won_at: Option<Duration>,
 }
 
 /// How one pod's eviction stands.
@@ -91,7 +98,7 @@ const LISTING: Duration = Duration::from_secs(2);
 impl Evictions {
     /// No evictions.
     pub(super) const fn none() -> Self {
-        Self { pods: BTreeMap::new(), budgets: BTreeMap::new(), looked_since: None }
+        Self { pods: BTreeMap::new(), budgets: BTreeMap::new(), looked_since: None, pods_seen: None, moved_at: None }
     }
 
     /// Takes in what the watch of the budgets shows.
@@ -103,14 +110,32 @@ impl Evictions {
                 open_since: None,
                 heard_at: now,
                 tries: 0,
-                won: false,
+                open: budget.open(),
+                version_at: now,
+                won_at: None,
             });
             if known.version != budget.seen.version {
-                (known.heard_at, known.tries) = (now, 0);
+                // It let a pod go that is not ours: so another node had its turn.
+                let taken = budget.open() < known.open;
+                known.won_at = known.won_at.filter(|at| !taken || *at >= known.version_at);
+                (known.heard_at, known.version_at, known.tries) = (now, now, 0);
                 known.version.clone_from(&budget.seen.version);
             }
+            known.open = budget.open();
             known.open_since = (budget.open() > 0).then(|| known.open_since.unwrap_or(now));
         }
+    }
+
+    /// Takes in what the watch of the pods shows.
+    pub(super) fn observe_pods(&mut self, pods: &[PodView], now: Duration) {
+        if self.pods_seen.replace(pods.len()) != Some(pods.len()) {
+            self.moved_at = Some(now);
+        }
+    }
+
+    /// When a pod last went, came, or was told to go.
+    pub(super) fn moved_at(&self) -> Option<Duration> {
+        self.moved_at
     }
 
     pub(super) fn posted(&mut self, evict: &Evict, now: Duration) {
@@ -131,10 +156,13 @@ impl Evictions {
         if let Under::Budget(seen) = &eviction.under
             && let Some(budget) = self.budgets.get_mut(&seen.uid)
         {
-            budget.won = reply == EvictReply::Accepted;
+            budget.won_at = (reply == EvictReply::Accepted).then_some(now);
         }
         eviction.state = match reply {
-            EvictReply::Accepted => State::Accepted,
+            EvictReply::Accepted => {
+                self.moved_at = Some(now);
+                State::Accepted
+            }
             EvictReply::Refused(refusal) => {
                 let pause = spread(refusal.pause(eviction.tries), seed, uid, eviction.tries);
                 State::Refused { refusal, again_at: now.saturating_add(pause) }
@@ -184,7 +212,7 @@ impl Evictions {
 
     /// How long this node still lets the others go first under this budget.
     pub(super) fn yields(&self, budget: &BudgetView, now: Duration) -> Duration {
-        let known = self.budgets.get(&budget.seen.uid).filter(|known| known.won);
+        let known = self.budgets.get(&budget.seen.uid).filter(|known| known.won_at.is_some());
         let until = known.and_then(|known| known.open_since).map(|since| since.saturating_add(YIELD));
         until.unwrap_or_default().saturating_sub(now)
     }

@@ -7,8 +7,9 @@ use super::drain::Evict;
 use super::evictions::{EvictReply, Evictions};
 use super::volumes::Claims;
 use crate::Now;
+use crate::ids::GrantId;
 use crate::node::NodeView;
-use crate::values::{InProgress, Phase};
+use crate::values::{InProgress, Permission, Phase};
 
 /// How the call to logind was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum CallReply {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     cycle: Option<Cycle>,
+    /// The grant that is not taken up yet, and when it was first seen.
+    granted: Option<(GrantId, Duration)>,
     last_write: Option<Duration>,
     seed: u64,
 }
@@ -33,9 +36,9 @@ pub struct Memory {
 struct Cycle {
     uid: String,
     progress: InProgress,
-    /// Whether this process itself passed the point of no return or called logind. What it only saw on the Node may be an
-    /// old view of a cycle that is over.
-    committed_here: bool,
+    /// Whether this process itself has written `reboot-in-progress` in this cycle. What it only saw on the Node may be an
+    /// old view, and what an earlier run wrote may still be on its way.
+    written_here: bool,
     spent_before: Duration,
     joined: Duration,
     evictions: Evictions,
@@ -56,7 +59,7 @@ impl Cycle {
         Self {
             uid: node.uid.clone(),
             progress: progress.clone(),
-            committed_here: false,
+            written_here: false,
             spent_before: Duration::from_secs(progress.spent_seconds),
             joined: now.mono,
             evictions: Evictions::none(),
@@ -82,12 +85,15 @@ impl Memory {
         if self.cycle.as_ref().is_some_and(over) {
             self.cycle = None;
         }
+        self.granted = match node.permission.get() {
+            Some(Permission::Granted(id)) => Some((*id, self.granted_at(*id).unwrap_or(now.mono))),
+            Some(Permission::Now) | None => None,
+        };
         let Some(progress) = node.in_progress.get() else { return };
         match &mut self.cycle {
             Some(cycle) if cycle.progress.id == progress.id => {
                 // What was said past the point of no return stays said, whatever the Node shows now.
                 if cycle.progress.phase == Phase::Draining || progress.phase == Phase::Rebooting {
-                    cycle.committed_here |= cycle.progress.phase != progress.phase;
                     cycle.progress = progress.clone();
                 }
             }
@@ -95,9 +101,13 @@ impl Memory {
         }
     }
 
-    /// Notes a successful write to the Node.
-    pub fn wrote(&mut self, now: Now) {
+    /// Notes a write to the Node whose success was answered, and takes the Node in as it is after that.
+    pub fn wrote(&mut self, node: &NodeView, now: Now) {
+        self.observe(node, now);
         self.last_write = Some(now.mono);
+        if let Some(cycle) = self.cycle.as_mut().filter(|_| node.in_progress.get().is_some()) {
+            cycle.written_here = true;
+        }
     }
 
     /// Takes in what the watches of pods and budgets show. To be called before [`super::step`], with every view of them.
@@ -105,6 +115,7 @@ impl Memory {
         if let Some(cycle) = &mut self.cycle {
             cycle.evictions.observe(&host.budgets, now.mono);
             if let Some(pods) = &host.pods {
+                cycle.evictions.observe_pods(pods, now.mono);
                 cycle.claims.observe(pods, now.mono);
             }
         }
@@ -126,12 +137,16 @@ impl Memory {
 
     /// Notes how the call to logind was answered.
     pub fn called(&mut self, reply: CallReply, now: Now) {
-        if let Some(Cycle { call, committed_here, .. }) = &mut self.cycle {
-            *committed_here = true;
+        if let Some(Cycle { call, .. }) = &mut self.cycle {
             call.tries = call.tries.saturating_add(1);
             call.again_at = Some(now.mono + call_delay(&reply, call.tries));
             call.answer = Some(reply);
         }
+    }
+
+    /// When this grant was first seen.
+    pub(super) fn granted_at(&self, id: GrantId) -> Option<Duration> {
+        self.granted.filter(|(granted, _)| *granted == id).map(|(_, at)| at)
     }
 
     /// The cycle that this process has seen under way on this Node.
@@ -141,7 +156,12 @@ impl Memory {
 
     /// Whether this process knows for itself that its cycle is past the point of no return.
     pub(super) fn committed_here(&self) -> bool {
-        self.cycle.as_ref().is_some_and(|cycle| cycle.committed_here)
+        self.is_committed() && self.cycle.as_ref().is_some_and(|cycle| cycle.written_here)
+    }
+
+    /// Whether this process drains by a write of its own, so that no earlier run can have got further.
+    pub(super) fn drains_here(&self) -> bool {
+        !self.is_committed() && self.cycle.as_ref().is_some_and(|cycle| cycle.written_here)
     }
 
     /// Whether this process has passed the point of no return of a cycle that has not ended.

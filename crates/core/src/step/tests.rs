@@ -3,6 +3,8 @@
 mod asked;
 mod cycle;
 mod drain;
+mod fairness;
+mod preflight;
 mod scene;
 mod volumes;
 

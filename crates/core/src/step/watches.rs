@@ -2,7 +2,7 @@
 
 use super::Situation;
 use super::drain::{self, Progress};
-use super::volumes;
+use super::{preflight, volumes};
 use crate::values::Phase;
 
 /// What has to be watched, beside the Node and update_engine.
@@ -16,10 +16,11 @@ pub struct Watches {
 
 /// Decides what to watch.
 ///
+/// Pods and budgets from the grant on, so that what is looked at before the cordon costs the drain nothing.
 /// Volumes only at the end of a drain, once the pods are gone, and only where one of these had a claim.
 pub fn watches(s: &Situation<'_>) -> Watches {
     let Some(progress) = s.node.in_progress.get().filter(|progress| Some(progress.id.boot) == s.host.boot) else {
-        return Watches::default();
+        return Watches { pods: preflight::is_due(s), volumes: false };
     };
     let over = || matches!(drain::progress(s), Progress::Done(_) | Progress::Detaching(..));
     Watches { pods: true, volumes: progress.phase == Phase::Draining && volumes::matter(s) && over() }

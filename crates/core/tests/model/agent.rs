@@ -34,8 +34,6 @@ impl World {
         }
         let (now, before) = (state.now(), Arc::clone(&state.hosts[host].memory));
         let mut memory = before.value.clone();
-        // Nothing is written that only tells people something.
-        memory.wrote(now);
         memory.observe(&seen.view, now);
         let forgets_removed = self.is(M::NotRestored) && seen.view.in_progress.is_absent();
         let forgets_paused = self.is(M::GiveBackAfterCall) && seen.view.paused.is_some();
@@ -44,7 +42,6 @@ impl World {
         }
         let (seen, action) = self.decide(state, host, seen, &mut memory);
         let done = self.act(state, host, &seen, action, &mut memory, luck);
-        memory.wrote(reboot_core::Now { mono: std::time::Duration::ZERO, ..now });
         let memory = Printed::new(memory);
         let has_learnt = memory.print != before.print;
         // A crash in this very turn has nothing to remember.
@@ -137,11 +134,12 @@ impl World {
         if written.is_err() && commits && self.is(M::CallAfterFailedCommit) {
             state.logind_called(host);
         }
-        // After a no the Node is read.
-        if let Some(node) = written.ok().or_else(|| state.node(host).cloned()) {
-            memory.observe(&node.view, state.now());
-            state.hosts[host].newest = node.api.version;
+        match &written {
+            Ok(node) => memory.wrote(&node.view, state.now()),
+            // After a no the Node is read.
+            Err(_) => state.node(host).into_iter().for_each(|node| memory.observe(&node.view, state.now())),
         }
+        state.hosts[host].newest = state.node(host).map_or(0, |node| node.api.version);
         Some(true)
     }
 

@@ -280,14 +280,28 @@ pub(crate) struct Found {
     pub(crate) counterexample: Option<String>,
 }
 
+/// A state and what happens in it, for people.
+fn told(state: &State, event: Option<&Event>) -> String {
+    let ledger: Vec<String> =
+        state.map.state.known().iter().flat_map(|ledger| ledger.slots()).map(ToString::to_string).collect();
+    let mut lines = vec![format!("    ledger {ledger:?}, lost: {}", state.map.state.known().is_none())];
+    for host in &state.hosts {
+        let seen =
+            host.node.as_ref().map(|node| (&node.api.version, &node.api.boot, node.api.ready, &node.api.annotations));
+        lines.push(format!("    {} {seen:?} {:?}", host.name, host.machine));
+    }
+    lines.extend(event.map(|event| format!("{event:?}")));
+    lines.join("\n").replace("reboot-operator.io/", "").replace("aaaaaaaa-aaaa-aaaa-aaaa-", "")
+}
+
 /// Searches every state.
 pub(crate) fn search(world: World) -> Found {
     let begun = Instant::now();
     let checker = world.checker().threads(2).spawn_dfs().join();
     let counterexample = checker.discoveries().into_values().next().map(|path| {
-        let last = path.last_state().broken.clone();
-        let steps: Vec<String> = path.into_actions().iter().map(|event| format!("{event:?}")).collect();
-        format!("{}\n{}", last.map_or_else(String::new, |broken| broken.to_string()), steps.join("\n"))
+        let last = path.last_state().broken.as_ref().map_or_else(String::new, ToString::to_string);
+        let steps: Vec<String> = path.into_vec().iter().map(|(state, event)| told(state, event.as_ref())).collect();
+        format!("{last}\n{}", steps.join("\n"))
     });
     Found {
         states: checker.unique_state_count(),

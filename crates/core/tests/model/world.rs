@@ -47,6 +47,7 @@ impl World {
             step_policy: reboot_core::step::Policy {
                 drain_timeout: Duration::from_mins(10),
                 on_drain_timeout: reboot_core::step::OnDrainTimeout::GiveUp,
+                on_drain_blocked: reboot_core::step::OnDrainBlocked::GiveUp,
                 min_uptime: Duration::ZERO,
                 drain: reboot_core::drain::Rules::default(),
             },

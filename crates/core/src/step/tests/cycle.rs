@@ -44,7 +44,7 @@ fn every_foreign_change_before_the_point_of_no_return_gives_the_slot_back() {
         "write GaveBack:7:NotNeeded uncordon -reboot -in-progress -needed -request",
     );
     check_scene(
-        &scene(DRAINING).then("asks granted=7 cordon=reboot-agent"),
+        &scene(DRAINING).wrote().then("asks granted=7 cordon=reboot-agent"),
         "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
     );
 }
@@ -126,7 +126,7 @@ fn a_drain_that_does_not_end_in_time_is_cut_short_where_the_policy_says_so() {
     check_scene(&late("pods=a! fresh"), "write commit:7");
     check_note(&late("pods=a!+b+d@ fresh"), "Warning Rebooting: Not drained in 600s", "pods: default/a, default/b");
     check_scene(&late("fresh"), "refresh");
-    let committed = late("pods=a!").then(&rebooting("force-on-timeout fresh preparing=no pods=a!"));
+    let committed = late("pods=a!").then(&rebooting("force-on-timeout fresh preparing=no pods=a!")).wrote();
     check_scene(&committed, "reboot");
 }
 
@@ -168,7 +168,7 @@ fn the_point_of_no_return_is_passed_on_a_fresh_view_only_and_by_a_write() {
 fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_way() {
     check(&rebooting("pods="), "refresh");
     check(&rebooting("pods= preparing=no"), "refresh");
-    check(&rebooting("fresh pods= preparing=no"), "reboot");
+    check_scene(&scene(&rebooting("fresh pods= preparing=no")).wrote(), "reboot");
     check(&rebooting("fresh pods=late preparing=no"), "evict late");
     check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_of_1_pods_left"), "wait");
     check(&rebooting("fresh preparing=no status=Rebooting:_listing_the_pods_of_this_node"), "wait");
@@ -180,7 +180,7 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
 #[test]
 fn a_pod_that_comes_late_is_drained_before_logind_is_called_again() {
     let words = rebooting("fresh pods=late preparing=no");
-    let called = scene(&words).called(CallReply::MayHappen).after(30);
+    let called = scene(&words).wrote().called(CallReply::MayHappen).after(30);
     check_scene(&called, "evict late");
     check_scene(&called.then(&rebooting("fresh pods= preparing=no")), "reboot");
 }
@@ -201,12 +201,12 @@ fn a_call_that_brings_no_reboot_is_repeated_with_backoff_and_sooner_where_it_rea
             check_scene(&scene, "reboot");
         }
     }
-    check_scene(&scene(&words).called(CallReply::MayHappen).restarted(), "reboot");
+    check_scene(&scene(&words).called(CallReply::MayHappen).restarted(), "write resume:1");
 }
 
 #[test]
 fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
-    let refused = scene(&rebooting("pods=")).called(CallReply::Refused("blocked by an inhibitor".into()));
+    let refused = scene(&rebooting("pods=")).wrote().called(CallReply::Refused("blocked by an inhibitor".into()));
     check_scene(&refused, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
     let Action::Write(patch, note) = refused.step().action else { panic!("a write") };
     assert!(patch.get(key::LAST_REBOOT).unwrap().unwrap().contains("blocked by an inhibitor"));
@@ -217,24 +217,40 @@ fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
 
 #[test]
 fn past_the_point_of_no_return_foreign_changes_change_nothing() {
-    let call = "fresh pods= preparing=no";
-    check(&rebooting(&format!("{call} paused")), "reboot");
-    check(&format!("asks rebooting=7 cordon=reboot-agent {call}"), "reboot");
-    check(&format!("asks granted=7 rebooting=7 {call}"), "reboot");
-    check(&format!("granted=7 rebooting=7 cordon=reboot-agent {call}"), "reboot");
-    check(&format!("asks reboot=True rebooting=7 cordon=kubectl-cordon {call}"), "reboot");
+    let committed = || scene(REBOOTING).wrote();
+    let check = |words: &str| check_scene(&committed().then(&format!("{words} fresh pods= preparing=no")), "reboot");
+    check(&rebooting("paused"));
+    check("asks rebooting=7 cordon=reboot-agent");
+    check("asks granted=7 rebooting=7");
+    check("granted=7 rebooting=7 cordon=reboot-agent");
+    check("asks reboot=True rebooting=7 cordon=kubectl-cordon");
+}
+
+#[test]
+fn what_an_earlier_run_wrote_last_is_made_stale_before_logind_is_called_again() {
+    let words = rebooting("fresh pods= preparing=no");
+    let restarted = scene(&words).restarted();
+    check_scene(&restarted, "write resume:1");
+    let Action::Write(patch, _) = restarted.step().action else { panic!("a write") };
+    let written = patch.get(key::IN_PROGRESS).unwrap().unwrap().to_owned();
+    let resumed = format!("asks granted=7 in-progress={written} cordon=reboot-agent fresh pods= preparing=no");
+    // What is only seen may be a write of the earlier run that has arrived.
+    check_scene(&restarted.then(&resumed), "write resume:2");
+    let resumed = scene(&resumed).wrote();
+    check_scene(&resumed, "reboot");
+    check_scene(&resumed.restarted(), "write resume:2");
 }
 
 #[test]
 fn an_in_progress_that_is_taken_away_past_the_point_of_no_return_is_restored() {
-    let committed = || scene(DRAINING).then(REBOOTING);
+    let committed = || scene(REBOOTING).wrote();
     check_scene(&committed().then("asks granted=7 cordon=reboot-agent"), "write restore:7");
     check_scene(&committed().then("paused"), "write restore:7");
     check_scene(&committed().then("asks granted=8"), "write restore:7");
     check_scene(&committed().then(DRAINING), "write commit:7");
     check_scene(&committed().then(&draining("paused")), "write commit:7");
     check_scene(&committed().then("uid=u2"), "wait");
-    check_scene(&scene(REBOOTING).called(CallReply::MayHappen).then("asks"), "write restore:7");
+    check_scene(&scene(REBOOTING).wrote().called(CallReply::MayHappen).then("asks"), "write restore:7");
 }
 
 #[test]
@@ -244,6 +260,10 @@ fn a_restarted_agent_restores_it_only_while_the_machine_is_going_down() {
     check_scene(&removed("fresh preparing=yes"), "write restore:7");
     let given_back = "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress";
     check_scene(&removed("fresh preparing=no"), given_back);
+    // The drain that it saw may be an old view.
+    let seen = scene(DRAINING).restarted().then("asks granted=7 cordon=reboot-agent");
+    check_scene(&seen, "refresh");
+    check_scene(&seen.then("asks granted=7 cordon=reboot-agent fresh preparing=yes"), "write restore:7");
     check_scene(&scene(REBOOTING).then("asks granted=8"), "write cordon start:8");
     check_scene(&scene(DRAINING).then("asks granted=8"), "write cordon start:8");
 }
@@ -302,7 +322,7 @@ fn a_malformed_in_progress_stops_the_agent_until_a_person_removes_it() {
             .then("asks granted=7 cordon=reboot-agent fresh preparing=no"),
         "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
     );
-    let committed = scene(DRAINING).then(REBOOTING);
+    let committed = scene(REBOOTING).wrote();
     check_scene(&committed.then("in-progress={} cordon=reboot-agent").then("asks"), "write restore:7");
 }
 
@@ -312,7 +332,6 @@ fn a_restarted_agent_resumes_and_never_concludes() {
     check_scene(&resumed, "wait");
     check_scene(&resumed.after(10), "write spent:10");
     check_scene(&scene(&draining("pods=a")).restarted(), "evict a");
-    check_scene(&scene(&rebooting("fresh pods= preparing=no")).restarted(), "reboot");
     check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted(), "wait");
     check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted().after(10), "write");
 }

@@ -81,8 +81,32 @@ fn a_budget_that_allows_none_is_not_asked_until_it_opens_and_seldom_if_nothing_i
     let probed = again.after(19);
     check_scene(&probed, "evict web/a");
     let refused = probed.posts().answered("web/a", budget_refused()).wrote();
-    check_wait(&refused, why, 30_000..37_500);
-    check_scene(&refused.then(&draining("pods=web/a+web/b budgets=web:1:9")), "evict web/a");
+    check_wait(&refused, why, 11_000..11_001);
+    let still = refused.after(11);
+    check_wait(&still, "which allows no disruption now; no pod has gone for 30s", 19_000..26_500);
+    check_scene(&still.then(&draining("pods=web/a+web/b budgets=web:1:9")), "evict web/a");
+}
+
+#[test]
+fn what_blocks_is_told_in_an_event_when_no_pod_has_gone_for_half_a_minute_and_once() {
+    let note = |scene: &Scene| match scene.step().action {
+        Action::Write(_, note) => note,
+        other => panic!("{other:?}"),
+    };
+    let probed = |scene: Scene| scene.posts().answered("web/a", budget_refused());
+    let closed = scene(&draining("pods=web/a+b! budgets=web:0:7")).after(20);
+    assert_eq!(note(&probed(closed)), None);
+    let closed = scene(&draining("pods=web/a+b! budgets=web:0:7")).after(20).then(&draining("pods=web/a"));
+    assert_eq!(note(&probed(closed.after(29))), None);
+    let mut still = probed(scene(&draining("pods=web/a budgets=web:0:7")).after(30));
+    let told = note(&still).unwrap();
+    assert!(told.warning && told.reason == "DrainBlocked", "{told:?}");
+    assert_eq!(told.text, "default/web/a is blocked by PodDisruptionBudget web, which allows no disruption now");
+    // The next write is of the time spent alone.
+    still.node.status = still.step().status;
+    let later = still.after(31);
+    check_scene(&later, "write spent:61");
+    assert_eq!(note(&later), None);
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(super) fn scene(words: &str) -> Scene {
     let policy = Policy {
         drain_timeout: Duration::from_mins(10),
         on_drain_timeout: OnDrainTimeout::GiveUp,
+        on_drain_blocked: OnDrainBlocked::Drain,
         min_uptime: Duration::from_mins(2),
         drain: Rules::default(),
     };
@@ -127,7 +128,7 @@ impl Scene {
     }
 
     pub(super) fn wrote(mut self) -> Self {
-        self.memory.wrote(self.now());
+        self.memory.wrote(&self.node, self.now());
         self
     }
 
@@ -160,6 +161,7 @@ impl Scene {
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
             ("stale", _) => self.fresh = false,
+            ("preflight", _) => self.policy.on_drain_blocked = OnDrainBlocked::GiveUp,
             ("force-on-timeout", _) => self.policy.on_drain_timeout = OnDrainTimeout::Reboot,
             _ => {}
         }
@@ -206,10 +208,17 @@ fn attachments(texts: &str) -> Attachments {
     Attachments(Some(texts.split('+').filter(|text| !text.is_empty()).map(attachment).collect()))
 }
 
-/// `web:1:7`: the budget of the app `web` allows 1 and is at version 7. Empty: there are none.
+/// `web:1:7`: the budget of the app `web` allows 1 and is at version 7; `web:0:7:60`: it allows none, and has for 60 s.
+/// Instead of the number: `stale`; `never`, whatever happens; `short`, of a healthy pod. Empty: there are none.
 fn budgets(texts: &str) -> Budgets {
     let budget = |text: &str| {
-        let [name, allowed, version] = text.split(':').collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let (name, allowed, version, closed) = match text.split(':').collect::<Vec<_>>()[..] {
+            [name, allowed, version] => (name, allowed, version, None),
+            [name, allowed, version, seconds] => (name, allowed, version, Some(seconds)),
+            _ => panic!("{text}"),
+        };
+        let begin: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let ago = |seconds: &str| begin.checked_sub(Duration::from_secs(seconds.parse().unwrap())).unwrap();
         let stale = allowed == "stale";
         BudgetView {
             namespace: "default".into(),
@@ -217,9 +226,16 @@ fn budgets(texts: &str) -> Budgets {
             seen: BudgetSeen { uid: name.into(), version: version.into() },
             selector: format!("app={}", name.trim_end_matches('*')).parse().ok(),
             stale,
-            allowed: if stale { 9 } else { allowed.parse().unwrap() },
+            allowed: match allowed {
+                "stale" => 9,
+                "never" | "short" => 0,
+                number => number.parse().unwrap(),
+            },
             lets_unready_go: false,
-            needs: (2, 2),
+            closed_since: closed.map(ago),
+            desired: if allowed == "never" { 3 } else { 2 },
+            healthy: if allowed == "short" { 1 } else { 2 },
+            expected: 3,
         }
     };
     Budgets(Some(texts.split('+').filter(|text| !text.is_empty()).map(budget).collect()))
@@ -378,6 +394,9 @@ fn in_progress_in_words(text: &str, node: &NodeView) -> String {
         (Field::Absent, Phase::Draining) => "start",
         (Field::Set(before), Phase::Draining) if before.phase == Phase::Draining => {
             return format!("spent:{}", progress.spent_seconds);
+        }
+        (Field::Set(before), Phase::Rebooting) if before.phase == Phase::Rebooting => {
+            return format!("resume:{}", progress.resumed);
         }
         (Field::Set(_), Phase::Rebooting) => "commit",
         (Field::Absent, Phase::Rebooting) => "restore",
