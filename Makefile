@@ -20,6 +20,8 @@ REPEAT ?= 1
 SEEDS ?= 10000
 #: The one world whose story `make simulate` tells instead [default: none]
 SEED ?=
+#: Control plane of the demo: real, memory (an imitation), or auto: real where it is at hand or can be downloaded
+CLUSTER ?= auto
 #: 1 leaves out the tests on real nodes, which take root [default: they run]
 SKIP_REAL_NODES ?=
 #: Further flags of the engine's build command [default: none]
@@ -35,7 +37,7 @@ DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .PHONY: help all clean demo test test-all simulate bench lint control-plane nodes images push manifests
-.PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine prerequisites cargo
+.PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine dbus prerequisites cargo
 
 help: ## Print this
 	@echo 'Targets:'
@@ -49,8 +51,12 @@ clean: cargo ## Remove everything that was built here (a control plane in the ca
 	rm -rf bin
 	cargo clean
 
-demo: control-plane dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five simulated nodes reboot one after the other (NODES=real: real ones; KEEP=1 leaves the cluster up)
-	@$(DEV_BINARIES)/demo
+# Where Kubernetes would have to be built first, the demo plays without it.
+demo: dbus dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five nodes reboot one after the other (NODES=real: real ones; KEEP=1 leaves the cluster up)
+	@cluster=$(if $(filter real,$(NODES)),real,$(CLUSTER)); \
+	if [ "$$cluster" = auto ]; then if tests/control-plane/control-plane.sh --at-hand; then cluster=real; else cluster=memory; fi; fi; \
+	[ "$$cluster" != real ] || $(MAKE) --no-print-directory control-plane; \
+	CLUSTER=$$cluster $(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.
 test: control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,nodes) ## Run format check, lints and all tests
@@ -115,6 +121,9 @@ $(IMAGES): image-%: engine
 
 engine:
 	@[ -n '$(ENGINE)' ] || { echo 'make: no container engine: neither docker nor podman is on PATH (ENGINE=... names another)' >&2; exit 1; }
+
+dbus: cargo
+	@tests/control-plane/prerequisites.sh cc dbus-daemon
 
 prerequisites: cargo
 	@tests/control-plane/prerequisites.sh cc go dbus-daemon kubectl

@@ -70,7 +70,6 @@ pub(crate) async fn session(place: Place) -> Result<Vec<String>> {
     run(&["delete", "node", &name]).await?;
     run(&["get", "node", &name]).await?;
     run(&["get", "things"]).await?;
-    drop(run);
     Ok(told)
 }
 
@@ -99,7 +98,6 @@ pub(crate) async fn watching(place: Place) -> Result<Vec<String>> {
     side.create_node("b", json!({})).await;
     next(1).await?;
     child.kill().await?;
-    drop(next);
     ensure!(told.iter().any(|line| line.contains(&name)), "{told:?}");
     Ok(told)
 }

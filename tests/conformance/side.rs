@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
-use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinHandle,
+};
 
 pub(crate) const MERGE: &str = "application/merge-patch+json";
 pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
@@ -28,6 +31,27 @@ pub(crate) struct Side {
 pub(crate) struct Watch {
     events: UnboundedReceiver<Value>,
     task: JoinHandle<()>,
+}
+
+impl Watch {
+    fn read(answer: Response<Body>) -> Self {
+        let (sender, events) = unbounded_channel();
+        let mut data = answer.into_body().into_data_stream();
+        let task = tokio::spawn(async move {
+            let mut buffer = Vec::new();
+            while let Some(Ok(chunk)) = data.next().await {
+                buffer.extend_from_slice(&chunk);
+                while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = buffer.drain(..=end).collect();
+                    let event = serde_json::from_slice(&line).expect("an event is JSON");
+                    if sender.send(event).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { events, task }
+    }
 }
 
 impl Drop for Watch {
@@ -100,13 +124,7 @@ impl Side {
         let (code, answer) = self.exchange(&method, path, content_type, "application/json", body).await;
         let mut line = format!("{method} {} -> {code}", blur(path));
         if answer["kind"] == "Status" {
-            let details = without_identity(&answer["details"]);
-            line = format!(
-                "{line} {} {} {}",
-                answer["reason"],
-                blur(answer["message"].as_str().unwrap_or_default()),
-                blur(&details.to_string())
-            );
+            line = format!("{line} {}", told(&answer));
         }
         self.log.push(line);
         answer
@@ -175,15 +193,19 @@ impl Side {
 
     /// Waits until an object fulfils something, without a word in the log: for what controllers do in their own time.
     pub(crate) async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let deadline = tokio::time::Instant::now() + CALL;
-        loop {
-            let (_, found) = self.exchange(&Method::GET, path, "", "application/json", &Value::Null).await;
-            if holds(&found) {
-                return found;
+        let (all, name) = path.rsplit_once('/').expect("the path of an object");
+        let path = format!("{all}?watch=true&fieldSelector=metadata.name%3D{name}");
+        let answer = self.client.send(request(&Method::GET, &path, "", "application/json", Vec::new())).await;
+        let mut watch = Watch::read(answer.expect("an answer"));
+        let mut last = Value::Null;
+        let wait = async {
+            while !holds(&last) {
+                last = watch.events.recv().await.expect("another event")["object"].take();
             }
-            assert!(tokio::time::Instant::now() < deadline, "{path} is still {found}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        let in_time = tokio::time::timeout(CALL, wait).await.is_ok();
+        assert!(in_time, "{path} is still {last}");
+        last
     }
 
     /// Begins a watch; what is no stream is logged as the answer that it is.
@@ -191,34 +213,13 @@ impl Side {
         let answer = self.client.send(request(&Method::GET, path, "", accept, Vec::new())).await.expect("an answer");
         let code = answer.status().as_u16();
         self.log.push(format!("WATCH {} -> {code}", blur(path)));
-        if code != 200 {
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            let status: Value = serde_json::from_slice(&body).unwrap();
-            let details = without_identity(&status["details"]);
-            self.log.push(format!(
-                "  {} {} {}",
-                status["reason"],
-                blur(status["message"].as_str().unwrap()),
-                blur(&details.to_string())
-            ));
-            return None;
+        if code == 200 {
+            return Some(Watch::read(answer));
         }
-        let (sender, events) = tokio::sync::mpsc::unbounded_channel();
-        let mut data = answer.into_body().into_data_stream();
-        let task = tokio::spawn(async move {
-            let mut buffer = Vec::new();
-            while let Some(Ok(chunk)) = data.next().await {
-                buffer.extend_from_slice(&chunk);
-                while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = buffer.drain(..=end).collect();
-                    let event = serde_json::from_slice(&line).expect("an event is JSON");
-                    if sender.send(event).is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Some(Watch { events, task })
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&body).unwrap();
+        self.log.push(format!("  {}", told(&status)));
+        None
     }
 
     /// Logs so many events of a watch with parts of their objects; returns them.
@@ -248,6 +249,13 @@ fn request(method: &Method, path: &str, content_type: &str, accept: &str, body: 
         request = request.header("content-type", content_type);
     }
     request.body(Body::from(body)).unwrap()
+}
+
+/// What a Status says.
+fn told(status: &Value) -> String {
+    let details = without_identity(&status["details"]).to_string();
+    let message = status["message"].as_str().unwrap_or_default();
+    format!("{} {} {}", status["reason"], blur(message), blur(&details))
 }
 
 /// The resourceVersion of an object.

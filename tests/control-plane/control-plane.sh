@@ -4,6 +4,7 @@
 #   control-plane.sh [NAME...]     etcd kube-apiserver kube-controller-manager kube-scheduler kwok unless named;
 #                                  kubelet and kubectl on request
 #   control-plane.sh --print-dir   prints the directory, makes nothing
+#   control-plane.sh --at-hand     makes nothing; succeeds where no program would have to be built
 #
 # Where a program NAME is found (the rule for everyone who uses them): the first executable of
 #   1. $KUBEBUILDER_ASSETS/NAME, where that variable is set (the convention of the envtest tools);
@@ -74,21 +75,29 @@ stop() {
 }
 
 why='' silent='' # why the last download was not to be; the hosts that did not answer
-# Downloads program $1 from $2 into file $3; fails, with the reason in `why`, unless what came has the pinned checksum.
-download() {
-    local name=$1 url=$2 out=$3 host=${2#https://} sum
-    sum=$(awk -v url="$url" '$2 == url { print $1 }' "$here/checksums.txt")
+# True if $1 can be downloaded and checked, as far as one can know beforehand; else the reason is in `why`.
+downloadable() {
+    local host=${1#https://}
     host=${host%%/*}
-    [[ -n $sum ]] || { why="no checksum of the official file is pinned"; return 1; }
+    [[ -n $(checksum "$1") ]] || { why="no checksum of the official file is pinned"; return 1; }
     command -v curl >/dev/null || { why="no curl to download it with"; return 1; }
     if [[ " $silent " == *" $host "* ]] || ! curl -sIo /dev/null --max-time 3 "https://$host"; then
         silent+=" $host" why="$host did not answer within 3 s"
         return 1
     fi
+}
+
+# The pinned checksum of what is at $1; nothing where none is.
+checksum() { awk -v url="$1" '$2 == url { print $1 }' "$here/checksums.txt"; }
+
+# Downloads program $1 from $2 into file $3; fails, with the reason in `why`, unless what came has the pinned checksum.
+download() {
+    local name=$1 url=$2 out=$3
+    downloadable "$url" || return 1
     say "$name: downloading $url"
     run curl -fsSL --proto =https --connect-timeout 3 --speed-time 20 --speed-limit 20000 --max-time 1800 -o "$out" "$url" ||
         { why="the download failed"; return 1; }
-    sha256sum --check --status <<<"$sum  $out" || { why="WRONG CHECKSUM of $url, thrown away"; return 1; }
+    sha256sum --check --status <<<"$(checksum "$url")  $out" || { why="WRONG CHECKSUM of $url, thrown away"; return 1; }
     [[ $url != *.tar.gz ]] || { mv "$out" "$out.tar.gz" && tar -xzOf "$out.tar.gz" --wildcards "*/$name" >"$out"; }
 }
 
@@ -137,6 +146,13 @@ make_one() {
 
 dir=$(directory)
 if [[ ${1:-} == --print-dir ]]; then echo "$dir"; exit; fi
+if [[ ${1:-} == --at-hand ]]; then
+    for name in etcd kube-apiserver kube-controller-manager kube-scheduler kwok; do
+        read -r _ _ url <<<"$(facts "$name")"
+        available "$name" || downloadable "$url" || exit 1
+    done
+    exit
+fi
 [[ $# -gt 0 ]] || set -- etcd kube-apiserver kube-controller-manager kube-scheduler kwok
 
 missing=() seconds=0

@@ -1,14 +1,21 @@
-//! The cluster of the demo: simulated nodes, which anybody can have, or real ones, which take root.
+//! The cluster of the demo: simulated nodes, on Kubernetes or without it, which anybody can have; or real ones, which
+//! take root.
 
-use std::{convert::Infallible, path::Path, time::Duration};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use kube::Client;
 use reboot_tests::{
-    control_plane::ControlPlane,
+    control_plane::audit::Request,
     process::Process,
     real::{Install, RealCluster, RealOptions},
-    sim::{Reboots, SimCluster, SimOptions},
+    referee::Referee,
+    sim::{Machine, MemoryCluster, Reboots, SimCluster, SimOptions},
 };
 use tokio::time::sleep;
 
@@ -18,6 +25,8 @@ use crate::settings::Settings;
 pub(crate) enum Cluster {
     /// Machines that are folders; the operator runs as processes beside them.
     Simulated(Box<SimCluster>, Option<Process>),
+    /// The same on an API server in memory.
+    InMemory(Box<MemoryCluster>, Option<Process>),
     /// Machines of systemd-nspawn; the operator runs in its pods.
     Real(Box<RealCluster>),
 }
@@ -40,6 +49,10 @@ impl Cluster {
             let options = RealOptions { nodes, ..RealOptions::default() };
             return RealCluster::start(dir, &options).await.map(|cluster| Self::Real(Box::new(cluster)));
         }
+        if settings.is_in_memory() {
+            let cluster = MemoryCluster::start(dir, nodes, REBOOTS).await?;
+            return Ok(Self::InMemory(Box::new(cluster), None));
+        }
         let options = SimOptions { nodes, reboots: REBOOTS, ..SimOptions::default() };
         SimCluster::start(dir, options).await.map(|cluster| Self::Simulated(Box::new(cluster), None))
     }
@@ -50,7 +63,7 @@ impl Cluster {
             Self::Simulated(cluster, _) => {
                 cluster.install(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")).await
             }
-            Self::Real(_) => Ok(()),
+            Self::InMemory(..) | Self::Real(_) => Ok(()),
         }
     }
 
@@ -61,6 +74,11 @@ impl Cluster {
                 *controller = Some(cluster.spawn_controller("controller", &["--max-unavailable", &quota.to_string()])?);
                 cluster.start_agents(&[])
             }
+            Self::InMemory(cluster, controller) => {
+                let machines = cluster.machines();
+                *controller = Some(machines.spawn_controller("controller", &["--max-unavailable", &quota.to_string()])?);
+                machines.start_agents(&[])
+            }
             Self::Real(cluster) => cluster.install(&Install::with_quota(quota)).await,
         }
     }
@@ -69,24 +87,50 @@ impl Cluster {
     pub(crate) async fn announce_update(&self, version: &str) -> Result<()> {
         match self {
             Self::Simulated(cluster, _) => cluster.announce_update(version).await,
+            Self::InMemory(cluster, _) => cluster.machines().announce_update(version).await,
             Self::Real(cluster) => cluster.announce_update(version).await,
         }
     }
 
-    pub(crate) fn control_plane(&self) -> &ControlPlane {
+    /// A referee who watches from now on.
+    pub(crate) async fn referee(&self, quota: usize) -> Result<Referee> {
         match self {
-            Self::Simulated(cluster, _) => cluster.control_plane(),
-            Self::Real(cluster) => cluster.control_plane(),
+            Self::Simulated(cluster, _) => Referee::start(cluster.control_plane(), quota).await,
+            Self::InMemory(cluster, _) => Referee::over_memory(cluster.api(), quota).await,
+            Self::Real(cluster) => Referee::start(cluster.control_plane(), quota).await,
+        }
+    }
+
+    /// Every request so far.
+    pub(crate) fn requests(&self) -> Result<Vec<Request>> {
+        match self {
+            Self::Simulated(cluster, _) => cluster.control_plane().audit(),
+            Self::InMemory(cluster, _) => Ok(cluster.requests()),
+            Self::Real(cluster) => cluster.control_plane().audit(),
+        }
+    }
+
+    /// For kubectl.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        match self {
+            Self::Simulated(cluster, _) => cluster.control_plane().kubeconfig(),
+            Self::InMemory(cluster, _) => cluster.kubeconfig().to_owned(),
+            Self::Real(cluster) => cluster.control_plane().kubeconfig(),
         }
     }
 
     pub(crate) fn client(&self) -> Client {
-        self.control_plane().client()
+        match self {
+            Self::Simulated(cluster, _) => cluster.client(),
+            Self::InMemory(cluster, _) => cluster.client(),
+            Self::Real(cluster) => cluster.control_plane().client(),
+        }
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Self::Simulated(cluster, _) => cluster.names(),
+            Self::InMemory(cluster, _) => cluster.machines().names(),
             Self::Real(cluster) => cluster.names(),
         }
     }
@@ -96,8 +140,12 @@ impl Cluster {
         loop {
             let failures = match self {
                 Self::Simulated(cluster, controller) => {
-                    operator_runs(cluster, controller.as_mut())?;
+                    operator_runs(cluster.machines(), controller.as_mut())?;
                     cluster.failures()
+                }
+                Self::InMemory(cluster, controller) => {
+                    operator_runs(cluster.machines().all(), controller.as_mut())?;
+                    cluster.machines().failures()
                 }
                 // kubelet starts its pods again, and what they say is in `kubectl logs`.
                 Self::Real(cluster) => cluster.failures(),
@@ -110,13 +158,13 @@ impl Cluster {
     }
 }
 
-fn operator_runs(cluster: &SimCluster, controller: Option<&mut Process>) -> Result<()> {
+fn operator_runs(machines: &[Arc<Machine>], controller: Option<&mut Process>) -> Result<()> {
     if let Some(controller) = controller
         && let Some(status) = controller.ended()?
     {
         bail!("the controller ended ({status}){}", last_words(controller.log()));
     }
-    for machine in cluster.machines() {
+    for machine in machines {
         if let Some(status) = machine.agent_ended()? {
             bail!("the agent of {} ended ({status}){}", machine.node().name(), last_words(machine.agent_log()));
         }

@@ -62,6 +62,9 @@ fn demo(settings: &Settings) -> Result<ExitCode> {
     // Ends every process that is left.
     drop(runtime);
     let code = conclude(&end, verdict, &mut screen)?;
+    if settings.is_in_memory() {
+        screen.say(&Line::text(run::IN_MEMORY))?;
+    }
     match (&end, verdict) {
         (End::Interrupted, None | Some(true)) | (End::Over(Ok(())), Some(true)) => drop(scratch),
         _ => {

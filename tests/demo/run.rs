@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use reboot_tests::{
     control_plane::binary,
     real::namespaces,
-    referee::{Expect, Referee},
+    referee::Expect,
 };
 use tokio::{
     sync::mpsc::unbounded_channel,
@@ -30,6 +30,10 @@ use crate::{
 /// How long the last slot may take to be handed back, and the live view to catch up with the referee.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
+/// Said first and last where there is no Kubernetes.
+pub(crate) const IN_MEMORY: &str =
+    "Without Kubernetes: the API server is in memory. `make demo CLUSTER=real` has the real one (built once, 7 min).";
+
 /// Runs the demo; returns whether every promise was kept.
 ///
 /// With `KEEP` it does not return, unless something ends that should not.
@@ -42,7 +46,7 @@ pub(crate) async fn run(
     greet(settings, screen)?;
     let mut stage = Box::pin(Stage::set(settings, dir, screen)).await?;
     let client = stage.cluster.client();
-    let referee = Referee::start(stage.cluster.control_plane(), settings.quota).await?;
+    let referee = stage.cluster.referee(settings.quota).await?;
     let (notes, heard) = unbounded_channel();
     let mut show = Show::new(&client, settings.quota, heard);
     let began = screen.elapsed();
@@ -65,7 +69,7 @@ pub(crate) async fn run(
 
     let took = screen.elapsed().saturating_sub(began);
     let judged = referee.finish(&expect).await?;
-    let requests = stage.cluster.control_plane().audit()?;
+    let requests = stage.cluster.requests()?;
     let quota = settings.quota;
     let evidence =
         Evidence { verdict: &judged, requests: &requests, board: &show.board, quota, cordoned: &stage.cordoned };
@@ -84,15 +88,20 @@ pub(crate) async fn run(
 }
 
 fn greet(settings: &Settings, screen: &mut Screen) -> Result<()> {
-    let Settings { nodes: Nodes { count, real }, quota, keep } = settings;
+    let Settings { nodes: Nodes { count, real }, quota, keep, .. } = settings;
     let keep = if *keep { ", KEEP=1" } else { "" };
     let pace = if *quota == 1 { "one at a time".to_owned() } else { format!("at most {quota} at a time") };
+    if settings.is_in_memory() {
+        screen.say(&Line::text(IN_MEMORY))?;
+    }
     screen.say(&Line::default().and(Style::Bold, "Reboot operator: the demo"))?;
     let nodes = if *real { "real".to_owned() } else { count.to_string() };
     let text = format!("{count} nodes get an update and reboot, {pace} (NODES={nodes}, QUOTA={quota}{keep}).");
     screen.say(&Line::text(text))?;
     screen.say(&Line::text(if *real {
         "Real: Kubernetes with kubelets and containers, systemd, logind, D-Bus, the operator. Simulated: update_engine."
+    } else if settings.is_in_memory() {
+        "Real: D-Bus, the operator. Simulated: the API server, machines and containers."
     } else {
         "Real: the API server, D-Bus, the operator. Simulated: machines and containers (NODES=real has real ones)."
     }))?;
@@ -132,7 +141,7 @@ fn invite(stage: &Stage, screen: &mut Screen) -> Result<()> {
         (Cluster::Real(_), Some(enter)) => format!("\n  {enter}"),
         _ => String::new(),
     };
-    let kubeconfig = stage.cluster.control_plane().kubeconfig();
+    let kubeconfig = stage.cluster.kubeconfig();
     let key = "reboot-operator.io";
     let path = kubectl_elsewhere().map(|folder| format!("\n  export PATH=$PATH:{}", folder.display()));
     let path = path.unwrap_or_default();

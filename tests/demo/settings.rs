@@ -1,10 +1,10 @@
 //! What can be set, as environment variables (`NODES=3 make demo`) or as flags.
 
-use clap::{CommandFactory as _, Parser, builder::FalseyValueParser, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, ValueEnum, builder::FalseyValueParser, error::ErrorKind};
 
 /// Watch nodes take an update and reboot, no more of them at a time than the quota
 #[derive(Clone, Debug, Parser)]
-#[command(name = "demo", override_usage = "[NODES=5|real] [QUOTA=1] [KEEP=1] make demo")]
+#[command(name = "demo", override_usage = "[NODES=5|real] [QUOTA=1] [CLUSTER=real|memory] [KEEP=1] make demo")]
 pub(crate) struct Settings {
     /// How many nodes to simulate, 2 to 20; or `real`: five machines that really reboot, which takes root
     #[arg(long, env = "NODES", default_value = "5", value_parser = nodes, value_name = "NUMBER", hide_env_values = true)]
@@ -14,9 +14,22 @@ pub(crate) struct Settings {
     #[arg(long, env = "QUOTA", default_value = "1", value_parser = quota, value_name = "NUMBER", hide_env_values = true)]
     pub(crate) quota: usize,
 
+    /// What the nodes are nodes of: `real` Kubernetes, or an API server in `memory` that needs none of its programs
+    #[arg(long, env = "CLUSTER", value_enum, default_value_t = Plane::Real, hide_env_values = true)]
+    pub(crate) cluster: Plane,
+
     /// Leave the cluster up afterwards, to play with it until Ctrl-C
     #[arg(long, env = "KEEP", value_parser = FalseyValueParser::new(), hide_env_values = true)]
     pub(crate) keep: bool,
+}
+
+/// The control plane of the demo. `make demo` chooses where nobody does: it can make the real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Plane {
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler, KWOK.
+    Real,
+    /// The API server in memory.
+    Memory,
 }
 
 /// The nodes of the demo.
@@ -44,9 +57,17 @@ pub(crate) fn parse() -> Settings {
 }
 
 impl Settings {
+    /// Whether there is no Kubernetes.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.cluster == Plane::Memory
+    }
+
     /// The pods of the last node that is drained need a node to go to, or their PDB holds up everything.
     fn fit(&self) -> Result<(), String> {
         let nodes = self.nodes.count;
+        if self.nodes.real && self.is_in_memory() {
+            return Err("NODES=real takes a real control plane: CLUSTER=real".to_owned());
+        }
         if self.quota < nodes {
             return Ok(());
         }
@@ -101,6 +122,8 @@ mod tests {
         check(&["--nodes="], Err("from 2 to 20"));
         check(&["--nodes=real"], Ok((5, 1)));
         check(&["--nodes=real", "--quota=5"], Err("at most 4"));
+        check(&["--nodes=real", "--cluster=memory"], Err("takes a real control plane"));
+        check(&["--cluster=memory"], Ok((5, 1)));
         check(&["--nodes=reel"], Err("or the word real"));
         check(&["--quota=0"], Err("no node would ever reboot"));
         check(&["--quota=50%"], Err("a number of nodes"));

@@ -40,13 +40,15 @@ impl Stage {
     pub(crate) async fn set(settings: &Settings, dir: &Path, screen: &mut Screen) -> Result<Self> {
         let Nodes { count, real } = settings.nodes;
         let kind = if real { "real" } else { "simulated" };
-        let what = format!("start a Kubernetes control plane and {count} {kind} nodes");
+        let plane = if settings.is_in_memory() { "an API server in memory" } else { "a Kubernetes control plane" };
+        let what = format!("start {plane} and {count} {kind} nodes");
         let mut cluster = screen.during(&what, Cluster::start(settings, dir)).await?;
         let client = cluster.client();
-        let what = "install the manifests, and Deployments with PodDisruptionBudgets";
+        let manifests = if settings.is_in_memory() { "" } else { "the manifests, and " };
+        let what = format!("install {manifests}Deployments with PodDisruptionBudgets");
         let deployed = deploy(&client, count);
         let both = Box::pin(async { tokio::try_join!(deployed, cluster.prepare()).map(drop) });
-        screen.during(what, both).await?;
+        screen.during(&what, both).await?;
         let cordoned = cluster.names().pop().unwrap_or_default();
         Ok(Self { cluster, cordoned })
     }

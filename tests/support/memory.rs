@@ -15,6 +15,7 @@ mod events;
 mod evict;
 mod failure;
 mod kinds;
+mod life;
 mod listen;
 mod managed;
 mod object;
@@ -26,6 +27,8 @@ mod selector;
 mod serve;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod weather;
 mod write;
@@ -41,6 +44,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use failure::Failure;
+pub use life::live;
 pub use listen::Listening;
 pub use request::Call;
 pub use store::{Change, Key};
@@ -190,6 +194,20 @@ impl MemoryApi {
     pub fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
         let Some(kind) = Kind::stored(resource) else { return Vec::new() };
         self.shared.lock().scan(kind.plural, namespace).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Everything there is now, as the changes that it last came with, and every change from now on.
+    pub(crate) fn history(&self) -> (Vec<Change>, UnboundedReceiver<Arc<Change>>) {
+        let mut store = self.shared.lock();
+        (store.all(), store.subscribe(Filter::default()))
+    }
+
+    /// Puts a mark of this name into the history, which is no object; returns its revision.
+    pub(crate) fn mark(&self, name: &str) -> u64 {
+        let key = Key { resource: "marks", namespace: String::new(), name: name.to_owned() };
+        let mut store = self.shared.lock();
+        store.put(key.clone(), json!({"metadata": {"name": name}}));
+        store.revision()
     }
 
     /// The newest resourceVersion.

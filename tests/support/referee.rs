@@ -23,7 +23,7 @@ use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::control_plane::ControlPlane;
+use crate::{control_plane::ControlPlane, memory::MemoryApi};
 
 pub mod history;
 pub mod judge;
@@ -105,7 +105,15 @@ impl Expect {
 impl Referee {
     /// Starts to watch, and returns once everything that exists was seen. What happened before is not judged.
     pub async fn start(control_plane: &ControlPlane, quota: usize) -> Result<Self> {
-        let store = Store::at(&control_plane.etcd_url())?;
+        Self::watch(Store::at(&control_plane.etcd_url())?, quota).await
+    }
+
+    /// The same over an API server in memory.
+    pub async fn over_memory(api: &MemoryApi, quota: usize) -> Result<Self> {
+        Self::watch(Store::Memory(api.clone()), quota).await
+    }
+
+    async fn watch(store: Store, quota: usize) -> Result<Self> {
         let judge = Judge::new(quota);
         let bench = Bench { judge, announced: BTreeMap::new(), keys: 0, failure: None };
         let seen = Arc::new(Seen { bench: Mutex::new(bench), changed: watch::Sender::new(()) });

@@ -4,29 +4,27 @@
 //! the containers (`nodes`), `update_engine` and logind (`bus`), and the machines: a reboot is a new boot ID in a file,
 //! services that leave the bus and come back, and an agent that is killed and started again.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use kube::Client;
-use tokio::task::JoinHandle;
 
 use crate::{
     control_plane::{ControlPlane, Options},
-    nodes::{Farewell, SimNode, start_kwok},
+    nodes::{Farewell, start_kwok},
     process::Process,
 };
 
 mod install;
 mod machine;
+mod machines;
+mod memory;
 mod programs;
 
 pub use install::{NAMESPACE, kubectl};
 pub use machine::Machine;
+pub use machines::Machines;
+pub use memory::MemoryCluster;
 pub use programs::program;
 
 /// What a cluster is started with.
@@ -60,10 +58,7 @@ pub struct Reboots {
 /// The running cluster. Dropping it ends every process that it started.
 pub struct SimCluster {
     control_plane: ControlPlane,
-    machines: Vec<Arc<Machine>>,
-    watchers: Vec<JoinHandle<()>>,
-    controller_kubeconfig: PathBuf,
-    dir: PathBuf,
+    machines: Machines,
     _kwok: Process,
 }
 
@@ -94,21 +89,9 @@ impl SimCluster {
         let control_plane = ControlPlane::start(&dir.join("cp"), options.control_plane).await?;
         let kwok = start_kwok(&control_plane, dir)?;
         let kubelet = control_plane.client_as("kubelet").await?;
-        let mut machines = Vec::new();
-        let mut watchers = Vec::new();
-        for index in 1..=options.nodes {
-            let name = format!("node-{index}");
-            let folder = dir.join(&name);
-            let node = SimNode::create(kubelet.clone(), &folder, &name, &[]).await?;
-            let kubeconfig = control_plane.kubeconfig();
-            let (machine, calls) = Machine::start(node, &folder, kubeconfig, options.reboots).await?;
-            let machine = Arc::new(machine);
-            watchers.push(tokio::spawn(machine.clone().serve(calls)));
-            machines.push(machine);
-        }
-        let controller_kubeconfig = control_plane.kubeconfig();
-        let dir = dir.to_owned();
-        Ok(Self { control_plane, machines, watchers, controller_kubeconfig, dir, _kwok: kwok })
+        let (nodes, kubeconfig) = (options.nodes, control_plane.kubeconfig());
+        let machines = Machines::boot(dir, &kubelet, &kubeconfig, nodes, options.reboots).await?;
+        Ok(Self { control_plane, machines, _kwok: kwok })
     }
 
     /// Applies the manifests of a folder as people do, and from then on runs the operator under its own accounts: each
@@ -116,7 +99,8 @@ impl SimCluster {
     ///
     /// Before this, both run as the administrator. Needs kubectl.
     pub async fn install(&mut self, manifests: &Path) -> Result<()> {
-        self.controller_kubeconfig = install::install(&self.control_plane, &self.machines, manifests).await?;
+        let kubeconfig = install::install(&self.control_plane, self.machines.all(), manifests).await?;
+        self.machines.controller_kubeconfig = kubeconfig;
         Ok(())
     }
 
@@ -132,53 +116,36 @@ impl SimCluster {
 
     /// The machines, in the order of their names.
     pub fn machines(&self) -> &[Arc<Machine>] {
-        &self.machines
+        self.machines.all()
     }
 
     /// The machine of this node.
     pub fn machine(&self, node: &str) -> Result<&Arc<Machine>> {
-        let mut machines = self.machines.iter();
-        machines.find(|machine| machine.node().name() == node).with_context(|| format!("there is no node {node}"))
+        self.machines.get(node)
     }
 
     /// The names of the nodes.
     pub fn names(&self) -> Vec<String> {
-        self.machines.iter().map(|machine| machine.node().name().to_owned()).collect()
+        self.machines.names()
     }
 
-    /// Starts a controller; `name` tells several apart and names the log (`<dir>/<name>.log`).
-    ///
-    /// It runs in the namespace `reboot-operator` and serves its metrics on a port of the system's choice, unless `args`
-    /// say otherwise.
+    /// Starts a controller; see [`Machines::spawn_controller`].
     pub fn spawn_controller(&self, name: &str, args: &[&str]) -> Result<Process> {
-        let mut command = Command::new(program("reboot-controller", "REBOOT_CONTROLLER_BIN")?);
-        command
-            .env("REBOOT_CONTROLLER_KUBECONFIG", &self.controller_kubeconfig)
-            .env("REBOOT_CONTROLLER_NAMESPACE", NAMESPACE)
-            .env("REBOOT_CONTROLLER_LISTEN", "127.0.0.1:0")
-            .args(args);
-        Process::spawn(name, command, &self.dir.join(format!("{name}.log")))
+        self.machines.spawn_controller(name, args)
     }
 
-    /// Starts an agent on every machine, with these arguments added to those that the machine gives it.
+    /// Starts an agent on every machine; see [`Machines::start_agents`].
     pub fn start_agents(&self, args: &[&str]) -> Result<()> {
-        self.machines.iter().try_for_each(|machine| machine.start_agent(args))
+        self.machines.start_agents(args)
     }
 
     /// `update_engine` announces this version on every machine, on all of them at once.
     pub async fn announce_update(&self, version: &str) -> Result<()> {
-        let all = self.machines.iter().map(|machine| machine.announce_update(version));
-        futures::future::try_join_all(all).await.map(drop)
+        self.machines.announce_update(version).await
     }
 
     /// What went wrong in the simulation itself; a test that ends well should find it empty.
     pub fn failures(&self) -> Vec<String> {
-        self.machines.iter().flat_map(|machine| machine.failures()).collect()
-    }
-}
-
-impl Drop for SimCluster {
-    fn drop(&mut self) {
-        self.watchers.iter().for_each(JoinHandle::abort);
+        self.machines.failures()
     }
 }

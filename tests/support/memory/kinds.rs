@@ -48,11 +48,13 @@ const fn kind(
 }
 
 /// Where a resource is served by two groups, the first is the one that it is stored as.
-pub(super) static KINDS: [Kind; 14] = [
+pub(super) static KINDS: [Kind; 17] = [
     kind("", "configmaps", "ConfigMap", &["cm"], &[]),
     kind("", "events", "Event", &["ev"], &[CreatedByUpdate]),
     kind("", "namespaces", "Namespace", &["ns"], &[Global, Status, ReturnedWhenDeleted]),
     kind("", "nodes", "Node", &["no"], &[Global, Status, BornWithStatus]),
+    kind("", "persistentvolumeclaims", "PersistentVolumeClaim", &["pvc"], &[Status, ReturnedWhenDeleted]),
+    kind("", "persistentvolumes", "PersistentVolume", &["pv"], &[Global, Status, ReturnedWhenDeleted]),
     kind("", "pods", "Pod", &["po"], &[Status, Generation, ReturnedWhenDeleted]),
     kind("", "serviceaccounts", "ServiceAccount", &["sa"], &[ReturnedWhenDeleted]),
     kind("apps", "daemonsets", "DaemonSet", &["ds"], &[Status, Generation]),
@@ -63,6 +65,7 @@ pub(super) static KINDS: [Kind; 14] = [
     kind("coordination.k8s.io", "leases", "Lease", &[], &[NeedsVersion, CreatedByUpdate]),
     kind("events.k8s.io", "events", "Event", &["ev"], &[CreatedByUpdate]),
     kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", &["pdb"], &[Status, Generation, NeedsVersion]),
+    kind("storage.k8s.io", "volumeattachments", "VolumeAttachment", &[], &[Global, Status, ReturnedWhenDeleted]),
 ];
 
 impl Kind {

@@ -19,6 +19,8 @@ pub struct Call {
     pub user: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`.
     pub verb: &'static str,
+    /// The API group; empty for the core group.
+    pub group: &'static str,
     /// The resource and, where there is one, its subresource: `nodes`, `pods/eviction`.
     pub resource: String,
     /// Empty where there is none.
@@ -85,6 +87,7 @@ impl Request {
             call: Call {
                 user: user.to_owned(),
                 verb,
+                group: kind.group,
                 resource: [kind.plural, subresource].join("/").trim_end_matches('/').to_owned(),
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),

@@ -155,6 +155,18 @@ impl Store {
         }
     }
 
+    /// Everything there is, as if each had just come, in the order of the last changes.
+    pub(super) fn all(&self) -> Vec<Change> {
+        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str()?.parse().ok();
+        let change = |(key, object): (&Key, &Arc<Value>)| {
+            let revision = version(object).unwrap_or_default();
+            Change { revision, key: key.clone(), before: None, after: Some(object.clone()) }
+        };
+        let mut all: Vec<Change> = self.objects.iter().map(change).collect();
+        all.sort_by_key(|change| change.revision);
+        all
+    }
+
     /// Every change from now on that this filter is about, in order.
     pub(super) fn subscribe(&mut self, filter: Filter) -> UnboundedReceiver<Arc<Change>> {
         let (sender, receiver) = unbounded_channel();

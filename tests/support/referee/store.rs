@@ -1,4 +1,4 @@
-//! The API server's store, read directly: etcd over its JSON gateway.
+//! The API server's store, read directly: etcd over its JSON gateway, or the memory of the API server in memory.
 //!
 //! A watch of the API goes through a cache that starts anew with the API server, and there is one for each kind. The
 //! store has one history of everything, without gaps, and is there while the API server is not.
@@ -6,13 +6,16 @@
 use std::{fmt::Debug, time::Duration};
 
 use anyhow::{Context as _, Result};
-use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use k8s_openapi::ByteString;
 use kube::{Client, Config, api::PostParams, core::Request};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::call::within;
+use crate::{
+    call::within,
+    memory::{self, MemoryApi},
+};
 
 /// A change of one key.
 #[derive(Clone, Debug)]
@@ -27,7 +30,10 @@ pub(super) struct Change {
 }
 
 #[derive(Clone)]
-pub(super) struct Store(Client);
+pub(super) enum Store {
+    Etcd(Client),
+    Memory(MemoryApi),
+}
 
 /// Where Nodes begin; Pods, the last kind that the referee reads, end before the other. In between are other kinds too.
 const RANGE: (&str, &str) = ("/registry/minions/", "/registry/pods0");
@@ -38,36 +44,65 @@ impl Store {
     pub(super) fn at(url: &str) -> Result<Self> {
         let mut config = Config::new(url.parse().with_context(|| format!("the URL {url}"))?);
         config.default_retry = false;
-        Ok(Self(Client::try_from(config).context("building a client for etcd")?))
+        Ok(Self::Etcd(Client::try_from(config).context("building a client for etcd")?))
     }
 
     /// Writes a key, and returns the revision of that.
     pub(super) async fn put(&self, key: &str) -> Result<u64> {
-        let answer: Answer = self.post("/v3/kv/put", &json!({"key": bytes(key), "value": ""})).await?;
-        answer.header.revision()
+        match self {
+            Self::Etcd(etcd) => {
+                let answer: Answer = post(etcd, "/v3/kv/put", &json!({"key": bytes(key), "value": ""})).await?;
+                answer.header.revision()
+            }
+            Self::Memory(api) => Ok(api.mark(key)),
+        }
     }
 
     /// All that is there now, as if each had just come, in the order of the last changes; and then every change, in
-    /// order. The stream ends only when etcd does.
-    pub(super) async fn changes(&self) -> Result<impl Stream<Item = Result<Change>> + use<>> {
-        let range = json!({"key": bytes(RANGE.0), "range_end": bytes(RANGE.1), "sort_target": "MOD"});
-        let now: Answer = self.post("/v3/kv/range", &range).await?;
-        let start = now.header.revision()? + 1;
-        let first: Vec<_> = now.kvs.into_iter().map(|pair| pair.change(None)).collect();
-        let create =
-            json!({"key": range["key"], "range_end": range["range_end"], "start_revision": start, "prev_kv": true});
-        let body = json!({"create_request": create}).to_string().into_bytes();
-        let request = Request::new("/v3/watch").create(&PostParams::default(), body)?;
-        let lines = within(CALL, "watching etcd", self.0.request_stream(request)).await?.lines();
-        let later = lines.map(|line| changes_of(&line.context("reading from etcd")?));
-        let later = later.map_ok(|changes| stream::iter(changes.into_iter().map(Ok))).try_flatten();
-        Ok(stream::iter(first).chain(later))
+    /// order. The stream ends only when the store does.
+    pub(super) async fn changes(&self) -> Result<BoxStream<'static, Result<Change>>> {
+        match self {
+            Self::Etcd(etcd) => Ok(changes_in_etcd(etcd).await?.boxed()),
+            Self::Memory(api) => {
+                let (first, later) = api.history();
+                let later = stream::unfold(later, async |mut later| Some((later.recv().await?, later)));
+                let later = later.map(|change| remembered(&change));
+                Ok(stream::iter(first).map(|change| remembered(&change)).chain(later).boxed())
+            }
+        }
     }
+}
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
-        let request = Request::new(path).create(&PostParams::default(), body.to_string().into_bytes())?;
-        within(CALL, format!("asking etcd ({path})"), self.0.request(request)).await
-    }
+async fn changes_in_etcd(etcd: &Client) -> Result<impl Stream<Item = Result<Change>> + use<>> {
+    let range = json!({"key": bytes(RANGE.0), "range_end": bytes(RANGE.1), "sort_target": "MOD"});
+    let now: Answer = post(etcd, "/v3/kv/range", &range).await?;
+    let start = now.header.revision()? + 1;
+    let first: Vec<_> = now.kvs.into_iter().map(|pair| pair.change(None)).collect();
+    let create =
+        json!({"key": range["key"], "range_end": range["range_end"], "start_revision": start, "prev_kv": true});
+    let body = json!({"create_request": create}).to_string().into_bytes();
+    let request = Request::new("/v3/watch").create(&PostParams::default(), body)?;
+    let lines = within(CALL, "watching etcd", etcd.request_stream(request)).await?.lines();
+    let later = lines.map(|line| changes_of(&line.context("reading from etcd")?));
+    let later = later.map_ok(|changes| stream::iter(changes.into_iter().map(Ok))).try_flatten();
+    Ok(stream::iter(first).chain(later))
+}
+
+async fn post<T: DeserializeOwned>(etcd: &Client, path: &str, body: &Value) -> Result<T> {
+    let request = Request::new(path).create(&PostParams::default(), body.to_string().into_bytes())?;
+    within(CALL, format!("asking etcd ({path})"), etcd.request(request)).await
+}
+
+/// A change in memory as etcd would have it.
+fn remembered(change: &memory::Change) -> Result<Change> {
+    let key = match change.key.resource {
+        "nodes" => format!("/registry/minions/{}", change.key.name),
+        // Marks have whole keys for names.
+        "marks" => change.key.name.clone(),
+        resource => format!("/registry/{resource}/{}/{}", change.key.namespace, change.key.name),
+    };
+    let bytes = |object: &Option<_>| object.as_deref().map(serde_json::to_vec).transpose();
+    Ok(Change { revision: change.revision, key, value: bytes(&change.after)?, before: bytes(&change.before)? })
 }
 
 /// An answer to a write or a read.
