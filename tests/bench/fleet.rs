@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
 use reboot_tests::call::until;
-use reboot_tests::control_plane::{ControlPlane, Options};
+use reboot_tests::control_plane::{ControlPlane, Controllers, Options};
 use reboot_tests::process::Process;
 use reboot_tests::sim::program;
 use serde_json::json;
@@ -25,7 +25,7 @@ const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
 
 pub(crate) async fn measure(dir: &Path, nodes: usize, grants: usize, table: &mut Table) -> Result<()> {
     std::fs::create_dir_all(dir).context("making a folder")?;
-    let options = Options { controllers: false, ..Options::default() };
+    let options = Options { controllers: Controllers::None, ..Options::default() };
     let control_plane = ControlPlane::start(&dir.join("cp"), options).await?;
     let client = control_plane.client();
     eprintln!("making {nodes} Nodes with 50 images each");

@@ -8,7 +8,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use reboot_tests::{
-    control_plane::{ControlPlane, Options, binary},
+    control_plane::{ControlPlane, Controllers, Options, binary},
     process::output,
 };
 use serde_json::json;
@@ -74,7 +74,7 @@ async fn check(name: &str, commands: &[&str]) {
 /// An API server without controllers: nothing here needs a pod to run.
 async fn empty_cluster(name: &str) -> ControlPlane {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("manifests").join(name);
-    ControlPlane::start(&dir, Options { controllers: false, ..Default::default() }).await.unwrap()
+    ControlPlane::start(&dir, Options { controllers: Controllers::None, ..Default::default() }).await.unwrap()
 }
 
 /// Runs kubectl in the root of the project, and fails with its own words.

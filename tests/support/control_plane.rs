@@ -33,20 +33,33 @@ use crate::{
 pub mod audit;
 mod binaries;
 mod credentials;
+mod flags;
 
 pub use binaries::binary;
 use credentials::Credentials;
 pub use credentials::client_from;
+use flags::{apiserver_args, controller_manager_args, etcd_args, etcd_url, flag};
 
 /// What a control plane is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Further flags for kube-apiserver.
     pub apiserver_args: Vec<String>,
-    /// Run kube-controller-manager and kube-scheduler; without them there are only objects, which benchmarks like.
-    pub controllers: bool,
+    /// Which controllers run beside the API server.
+    pub controllers: Controllers,
     /// For real kubelets; without it the API server is on loopback alone.
     pub kubelets: Option<Kubelets>,
+}
+
+/// The controllers that run beside the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controllers {
+    /// There are only objects, which benchmarks like.
+    None,
+    /// Only the one that keeps the status of `PodDisruptionBudgets`.
+    Budgets,
+    /// Those that a reboot meets, and kube-scheduler.
+    All,
 }
 
 /// What real kubelets need of a control plane.
@@ -62,7 +75,7 @@ pub struct Kubelets {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { apiserver_args: Vec::new(), controllers: true, kubelets: None }
+        Self { apiserver_args: Vec::new(), controllers: Controllers::All, kubelets: None }
     }
 }
 
@@ -81,8 +94,7 @@ pub struct ControlPlane {
 const CONTROLLERS: &str = "daemonset-controller,deployment-controller,disruption-controller,\
     garbage-collector-controller,namespace-controller,node-lifecycle-controller,replicaset-controller,\
     root-ca-certificate-publisher-controller,serviceaccount-controller";
-/// So long nobody misses a kubelet that never was.
-const NO_KUBELETS: Duration = Duration::from_hours(24);
+const BUDGETS: &str = "disruption-controller";
 /// An idle machine needs 4 s; a test machine runs other tests as well.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// Another process can take a free port before the server that it was looked up for does.
@@ -238,28 +250,36 @@ impl ControlPlane {
             Err(_) if this.port_taken() => return Ok(None),
             other => other?,
         }
-        if options.controllers {
-            this.start_controllers(options.kubelets.as_ref()).await?;
+        match options.controllers {
+            Controllers::None => {}
+            Controllers::Budgets => this.start_controller_manager(BUDGETS, options.kubelets.as_ref())?,
+            Controllers::All => this.start_controllers(options.kubelets.as_ref()).await?,
         }
         Ok(Some(this))
     }
 
     async fn start_controllers(&mut self, kubelets: Option<&Kubelets>) -> Result<()> {
-        for (program, user, extra) in [
-            ("kube-controller-manager", "system:kube-controller-manager", controller_manager_args(&self.dir, kubelets)),
-            ("kube-scheduler", "system:kube-scheduler", Vec::new()),
-        ] {
-            let kubeconfig = self.kubeconfig_of(user)?;
-            let mut args = vec![flag("kubeconfig", kubeconfig.display())];
-            args.extend(["leader-elect=false", "secure-port=0"].map(|text| format!("--{text}")));
-            args.extend(["kube-api-qps=500", "kube-api-burst=1000"].map(|text| format!("--{text}")));
-            args.extend(extra);
-            self.rest.push(spawn(&self.dir, program, &args)?);
-        }
+        self.start_controller_manager(CONTROLLERS, kubelets)?;
+        self.start_client("kube-scheduler", "system:kube-scheduler", Vec::new())?;
         // Before its namespace has this account, the API server refuses every pod.
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), "default");
         let exists = |account: Option<&ServiceAccount>| account.is_some();
         until(START_LIMIT, "waiting for the default service account", accounts, "default", exists).await.map(drop)
+    }
+
+    fn start_controller_manager(&mut self, controllers: &str, kubelets: Option<&Kubelets>) -> Result<()> {
+        let args = controller_manager_args(&self.dir, controllers, kubelets);
+        self.start_client("kube-controller-manager", "system:kube-controller-manager", args)
+    }
+
+    fn start_client(&mut self, program: &str, user: &str, extra: Vec<String>) -> Result<()> {
+        let kubeconfig = self.kubeconfig_of(user)?;
+        let mut args = vec![flag("kubeconfig", kubeconfig.display())];
+        args.extend(["leader-elect=false", "secure-port=0"].map(|text| format!("--{text}")));
+        args.extend(["kube-api-qps=500", "kube-api-burst=1000"].map(|text| format!("--{text}")));
+        args.extend(extra);
+        self.rest.push(spawn(&self.dir, program, &args)?);
+        Ok(())
     }
 
     /// Returns once `/readyz` says yes. Polled: there is nothing to watch yet.
@@ -332,70 +352,4 @@ fn spawn(dir: &Path, program: &str, args: &[String]) -> Result<Process> {
     let mut command = Command::new(binary(program)?);
     command.args(args).current_dir(dir);
     Process::spawn(program, command, &dir.join(format!("log/{program}.log")))
-}
-
-fn flag(name: &str, value: impl std::fmt::Display) -> String {
-    format!("--{name}={value}")
-}
-
-fn etcd_url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
-}
-
-fn etcd_args(dir: &Path, port: u16) -> Vec<String> {
-    let url = etcd_url(port);
-    vec![
-        flag("data-dir", dir.join("etcd").display()),
-        flag("listen-client-urls", &url),
-        flag("advertise-client-urls", &url),
-        flag("listen-peer-urls", "http://127.0.0.1:0"),
-        "--unsafe-no-fsync".to_owned(),
-    ]
-}
-
-fn apiserver_args(dir: &Path, etcd_port: u16, port: u16, options: &Options) -> Vec<String> {
-    let pki = dir.join("pki");
-    // The advertised address may not be a loopback address. Without kubelets nobody uses it, and it is one of the
-    // documentation network.
-    let (bind, advertise) = match &options.kubelets {
-        Some(kubelets) => ("0.0.0.0", kubelets.address),
-        None => ("127.0.0.1", Ipv4Addr::new(192, 0, 2, 1)),
-    };
-    // The API server makes this key for its own certificate, before it reads the key that signs tokens: one will do.
-    let key = pki.join("apiserver.key");
-    let mut args = vec![
-        flag("etcd-servers", etcd_url(etcd_port)),
-        // For the referee, who reads the store.
-        flag("storage-media-type", "application/json"),
-        flag("bind-address", bind),
-        flag("secure-port", port),
-        flag("advertise-address", advertise),
-        flag("endpoint-reconciler-type", "none"),
-        flag("cert-dir", pki.display()),
-        flag("service-account-key-file", key.display()),
-        flag("service-account-signing-key-file", key.display()),
-        flag("service-account-issuer", "https://kubernetes.default.svc"),
-        flag("service-cluster-ip-range", "10.96.0.0/16"),
-        flag("token-auth-file", dir.join("tokens.csv").display()),
-        flag("authorization-mode", "Node,RBAC"),
-        flag("enable-admission-plugins", "NodeRestriction"),
-        flag("audit-policy-file", dir.join("audit-policy.json").display()),
-        flag("audit-log-path", dir.join("log/audit.log").display()),
-        // One file however long the run: tests count what is in it.
-        flag("audit-log-maxsize", 4096),
-        // History stays, so that no watch is told that it fell behind before it did.
-        flag("etcd-compaction-interval", "0"),
-        flag("allow-privileged", true),
-    ];
-    args.extend_from_slice(&options.apiserver_args);
-    args
-}
-
-fn controller_manager_args(dir: &Path, kubelets: Option<&Kubelets>) -> Vec<String> {
-    let grace = kubelets.map_or(NO_KUBELETS, |kubelets| kubelets.grace);
-    vec![
-        flag("controllers", CONTROLLERS),
-        flag("node-monitor-grace-period", format!("{}s", grace.as_secs())),
-        flag("root-ca-file", dir.join("pki/apiserver.crt").display()),
-    ]
 }

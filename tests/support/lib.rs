@@ -5,6 +5,7 @@ pub mod boot;
 pub mod bus;
 pub mod call;
 pub mod control_plane;
+pub mod memory;
 pub mod nodes;
 pub mod process;
 pub mod proxy;

@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use reboot_tests::{
-    control_plane::{ControlPlane, Options, client_from},
+    control_plane::{ControlPlane, Controllers, Options, client_from},
     nodes::{FIRST_OS_VERSION, Farewell, SimNode, start_kwok},
     process::Process,
     scratch::Scratch,
@@ -127,7 +127,7 @@ async fn a_token_bound_to_a_pod_names_the_pods_node() {
 #[tokio::test]
 async fn the_api_server_can_be_stopped_and_killed_and_comes_back_with_its_data() {
     let dir = Scratch::new("testbed").unwrap();
-    let options = Options { controllers: false, ..Options::default() };
+    let options = Options { controllers: Controllers::None, ..Options::default() };
     let control_plane = ControlPlane::start(dir.path(), options).await.unwrap();
     let namespaces: Api<Namespace> = Api::all(control_plane.client());
     let namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": "kept"}})).unwrap();

@@ -1,0 +1,117 @@
+//! Answers in the form that was asked for: whole objects, their metadata, or rows for people.
+
+use std::{borrow::Cow, sync::Arc};
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+
+use super::{
+    events,
+    kinds::Kind,
+    read::Listing,
+    request::{Form, Request},
+    store::Clock,
+    table,
+};
+
+/// The API group of forms other than the object itself.
+const META: &str = "meta.k8s.io/v1";
+
+/// Gives objects of one kind the form that a request asked for.
+pub(super) struct Renderer {
+    kind: &'static Kind,
+    form: Form,
+    /// Whether a row carries the whole object, and not its metadata alone.
+    whole_rows: bool,
+    /// The first table of a watch names the columns, the others do not.
+    columns_sent: bool,
+    clock: Clock,
+}
+
+impl Renderer {
+    pub(super) fn new(request: &Request, clock: Clock) -> Self {
+        let whole_rows = request.parameter("includeObject") == "Object";
+        Self { kind: request.kind, form: request.form, whole_rows, columns_sent: false, clock }
+    }
+
+    /// The answer to whatever is about one object; a Status stays what it is.
+    pub(super) fn object(&self, object: &Value) -> Value {
+        if object["kind"] == "Status" {
+            return object.clone();
+        }
+        match self.form {
+            Form::Full => events::from_stored(self.kind, object).into_owned(),
+            Form::Metadata => self.metadata(object),
+            Form::Table => self.table(&object["metadata"]["resourceVersion"], &[object], true),
+        }
+    }
+
+    /// The answer to a list.
+    pub(super) fn list(&self, listing: &Listing) -> Value {
+        let list = |kind: &str, version: &str, items: Vec<Value>| json!({"kind": kind, "apiVersion": version, "metadata": listing.metadata, "items": items});
+        match self.form {
+            Form::Full => {
+                let item = |object: &Arc<Value>| {
+                    let mut object = events::from_stored(self.kind, object).into_owned();
+                    if let Some(fields) = object.as_object_mut() {
+                        fields.remove("kind");
+                        fields.remove("apiVersion");
+                    }
+                    object
+                };
+                let name = format!("{}List", self.kind.kind);
+                list(&name, &self.kind.api_version(), listing.items.iter().map(item).collect())
+            }
+            Form::Metadata => {
+                let items = listing.items.iter().map(|object| self.metadata(object)).collect();
+                list("PartialObjectMetadataList", META, items)
+            }
+            Form::Table => {
+                let objects: Vec<&Value> = listing.items.iter().map(|object| &**object).collect();
+                let mut table = self.table(&Value::Null, &objects, true);
+                table["metadata"] = listing.metadata.clone();
+                table
+            }
+        }
+    }
+
+    /// An event of a watch as a line.
+    pub(super) fn line(&mut self, event: &Value) -> Bytes {
+        let object = &event["object"];
+        let shown = match (self.form, event["type"].as_str()) {
+            (_, Some("ERROR")) => Cow::Borrowed(object),
+            (Form::Full, _) => events::from_stored(self.kind, object),
+            (Form::Metadata, _) => Cow::Owned(self.metadata(object)),
+            (Form::Table, word) => {
+                let rows: &[&Value] = if word == Some("BOOKMARK") { &[] } else { &[object] };
+                let table = self.table(&object["metadata"]["resourceVersion"], rows, !self.columns_sent);
+                self.columns_sent = true;
+                Cow::Owned(table)
+            }
+        };
+        format!("{}\n", json!({"type": event["type"], "object": shown})).into()
+    }
+
+    fn metadata(&self, object: &Value) -> Value {
+        json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
+    }
+
+    fn table(&self, version: &Value, objects: &[&Value], with_columns: bool) -> Value {
+        let now = (self.clock)();
+        let row = |object: &&Value| {
+            let carried = if self.whole_rows { (*object).clone() } else { self.metadata(object) };
+            json!({"cells": table::cells(self.kind, object, now), "object": carried})
+        };
+        let rows: Vec<Value> = objects.iter().map(row).collect();
+        let columns = if with_columns { table::columns(self.kind) } else { Value::Null };
+        let metadata = if version.is_null() { json!({}) } else { json!({"resourceVersion": version}) };
+        json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+    }
+}
+
+/// The object as of another resourceVersion.
+pub(super) fn with_version(object: &Value, revision: u64) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = json!(revision.to_string());
+    object
+}
