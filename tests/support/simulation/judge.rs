@@ -18,14 +18,14 @@ pub struct Judge {
     audit: Audit,
     nodes: BTreeMap<String, Node>,
     /// A grant that a person took away may be given again where the trace of it is lost: a second controller can
-    /// write over it, and a controller whose clock jumps thinks that the pause is over.
+    /// write over it, and where clocks differ the pause is over too early.
     pub traces_last: bool,
     /// The promises that were broken.
     pub broken: Vec<Violation>,
 }
 
 impl Judge {
-    /// A judge of a world without nodes. `traces_last`: one controller with a steady clock.
+    /// A judge of a world without nodes. `traces_last`: one controller, and steady clocks.
     pub fn new(quota: Quota, traces_last: bool) -> Self {
         Self { audit: Audit::new(quota, Selector::default()), nodes: BTreeMap::new(), traces_last, broken: Vec::new() }
     }
@@ -90,8 +90,7 @@ fn difference(before: &Node, after: &Node) -> String {
     let old_notes = before.metadata.annotations.as_ref().unwrap_or(&none);
     let new_notes = after.metadata.annotations.as_ref().unwrap_or(&none);
     let mut words = vec![format!("v{}", new.resource_version)];
-    let cordon =
-        if new.unschedulable { format!("cordoned ({:?})", new.cordon_owner) } else { "uncordoned".to_owned() };
+    let cordon = if new.unschedulable { format!("cordoned ({:?})", new.cordon_owner) } else { "uncordoned".to_owned() };
     words.extend(((old.unschedulable, old.cordon_owner) != (new.unschedulable, new.cordon_owner)).then_some(cordon));
     let boot = new.boot.map_or_else(|| "no boot".to_owned(), |boot| shorten(&boot.to_string()));
     words.extend((old.boot != new.boot).then_some(boot));

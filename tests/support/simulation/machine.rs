@@ -49,8 +49,7 @@ enum Power {
 impl Machine {
     /// A machine that runs its first boot since long ago.
     pub fn new(index: usize) -> Self {
-        let state =
-            State { boots: 1, booted_at: Instant::now(), version: 1, clock: 0, listed: Vec::new() };
+        let state = State { boots: 1, booted_at: Instant::now(), version: 1, clock: 0, listed: Vec::new() };
         Self {
             name: format!("n{index}"),
             index,
@@ -96,8 +95,7 @@ impl Machine {
 
     /// update_engine has installed an update, or has thought better of it (which it does without a signal).
     pub fn set_engine(&self, needs_reboot: bool) {
-        let state =
-            if needs_reboot { status(Operation::UpdatedNeedReboot, "2") } else { status(Operation::Idle, "") };
+        let state = if needs_reboot { status(Operation::UpdatedNeedReboot, "2") } else { status(Operation::Idle, "") };
         self.engine.send_if_modified(|engine| {
             *engine = state;
             needs_reboot

@@ -47,7 +47,7 @@ pub async fn agent(world: &Arc<World>, machine: &Arc<Machine>) {
             }
         };
         world.tell(|| format!("the agent of {} starts", machine.name));
-        let ending = run(process, &shutdown, asked).await;
+        let ending = run(world, process, &shutdown, asked).await;
         world.tell(|| format!("the agent of {} is no more: {ending}", machine.name));
         if machine.is_going_down() {
             // Nobody starts pods any more.
@@ -63,27 +63,30 @@ pub async fn controller(world: Arc<World>, index: usize) {
         let process = controllers_process(&world, index, incarnation, &shutdown);
         world.tell(|| format!("controller {index} starts"));
         let asked = world.controllers[index].deleted.notified();
-        let ending = run(process, &shutdown, asked).await;
+        let ending = run(&world, process, &shutdown, asked).await;
         world.tell(|| format!("controller {index} is no more: {ending}"));
         sleep(world.random.time(RESTART)).await;
     }
 }
 
 /// Runs a process until it ends, or for a while longer than it is asked to.
-async fn run(process: Process, shutdown: &Shutdown, asked: impl Future<Output = ()>) -> String {
+async fn run(world: &World, process: Process, shutdown: &Shutdown, asked: impl Future<Output = ()>) -> String {
     let mut process = pin!(process);
     tokio::select! {
         biased;
-        ending = &mut process => return told(ending),
+        ending = &mut process => return told(world, ending),
         () = asked => {}
     }
     shutdown.request();
-    timeout(GRACE, process).await.map_or_else(|_| "killed".to_owned(), told)
+    timeout(GRACE, process).await.map_or_else(|_| "killed".to_owned(), |ending| told(world, ending))
 }
 
-fn told(ending: Ending) -> String {
+fn told(world: &World, ending: Ending) -> String {
     match ending {
-        Ending::Crashed => "crashed".to_owned(),
+        Ending::Crashed => {
+            world.happened("crash");
+            "crashed".to_owned()
+        }
         Ending::Ended(Ok(())) => "ended".to_owned(),
         Ending::Ended(Err(error)) => format!("failed: {error:#}"),
     }
@@ -99,8 +102,7 @@ fn agents_process(world: &Arc<World>, machine: &Arc<Machine>, shutdown: &Shutdow
     let clock = Clock::with_wall(move || day.now(at.clock()));
     let client = world.client(&format!("agent:{name}"));
     let seed = world.random.next();
-    let (reconciler, events) =
-        reboot_agent::run::assemble(client, &args, sees, clock, seed, &mut Probes::default());
+    let (reconciler, events) = reboot_agent::run::assemble(client, &args, sees, clock, seed, &mut Probes::default());
     let tasks = vec![reconciler.run(shutdown.clone()).boxed(), events.boxed()];
     let services = vec![hear(world.clone(), machine.clone(), heard).boxed()];
     Process::new(tasks, services, shutdown.clone(), world.random.clone(), world.polls_to_live())

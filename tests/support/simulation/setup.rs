@@ -45,8 +45,7 @@ impl Setup {
             agent.on_drain_timeout = reboot_agent::args::TimedOut::Reboot;
         }
         let quotas = [Quota::Nodes(1), Quota::Nodes(1), Quota::Nodes(2), Quota::Percent(50), Quota::Percent(100)];
-        let controller =
-            reboot_controller::args::Args { max_unavailable: *random.pick(&quotas), ..CONTROLLER.clone() };
+        let controller = reboot_controller::args::Args { max_unavailable: *random.pick(&quotas), ..CONTROLLER.clone() };
         Self {
             nodes: 2 + random.below(3),
             replicas: 1 + random.below(2),
@@ -61,8 +60,7 @@ impl Setup {
 
     /// A fleet in which nothing goes wrong.
     pub fn fleet(nodes: usize, at_once: usize) -> Self {
-        let controller =
-            reboot_controller::args::Args { max_unavailable: Quota::Nodes(at_once), ..CONTROLLER.clone() };
+        let controller = reboot_controller::args::Args { max_unavailable: Quota::Nodes(at_once), ..CONTROLLER.clone() };
         Self {
             nodes,
             replicas: 1,

@@ -82,10 +82,10 @@ fn step_clock(world: &World, machine: &Machine) {
     if world.random.once_in(2) {
         world.happened("clock of a machine steps");
         machine.step_clock(seconds);
-        return;
+    } else {
+        world.happened("clock of a controller steps");
+        world.random.pick(&world.controllers).clock.fetch_add(seconds, Ordering::Relaxed);
     }
-    world.happened("clock of a controller steps");
-    world.random.pick(&world.controllers).clock.fetch_add(seconds, Ordering::Relaxed);
     world.traces_do_not_last();
 }
 
@@ -114,8 +114,8 @@ fn act(world: &World, node: &str) {
         world.happened(what);
         world.annotate(node, key, value);
     };
-    match world.random.below(26) {
-        0..=5 => act("person asks", key::NEEDED, Some("kernel")),
+    match world.random.below(36) {
+        0..=5 | 26..=35 => act("person asks", key::NEEDED, Some("kernel")),
         6 => act("person asks no more", key::NEEDED, None),
         7 => act("person asks no more", key::NEEDED, Some("false")),
         8 => act("person pauses", key::PAUSED, Some("maintenance")),

@@ -16,8 +16,8 @@ use reboot_core::values::Outcome;
 use reboot_runtime::client::begin_in_time;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::faults::Faults;
@@ -53,7 +53,9 @@ pub struct World {
     figures: Mutex<Figures>,
     faulty: AtomicBool,
     /// The users that cannot reach the API server.
-    cut_off: watch::Sender<BTreeSet<String>>,
+    cut_off: Mutex<BTreeSet<String>>,
+    /// Some of them can again. Unlike the other channels of tokio this one wakes in a fixed order.
+    reconnected: Notify,
 }
 
 /// The time of day in a simulation.
@@ -93,7 +95,8 @@ impl World {
                 story: Mutex::new(tell.then(Vec::new)),
                 figures: Mutex::default(),
                 faulty: AtomicBool::new(true),
-                cut_off: watch::Sender::default(),
+                cut_off: Mutex::default(),
+                reconnected: Notify::new(),
             }
         })
     }
@@ -158,37 +161,41 @@ impl World {
     /// From now on nothing goes wrong any more.
     pub fn faults_end(&self) {
         self.faulty.store(false, Ordering::Relaxed);
-        self.cut_off.send_replace(BTreeSet::new());
+        lock(&self.cut_off).clear();
+        self.reconnected.notify_waiters();
     }
 
     /// After how many polls of its tasks a process that starts now crashes.
     pub fn polls_to_live(&self) -> Option<usize> {
         let most = self.setup.faults.crash;
-        let crashes = self.is_faulty() && most > 0;
-        crashes.then(|| {
-            self.happened("crash");
-            self.random.below(most)
-        })
+        (self.is_faulty() && most > 0).then(|| self.random.below(most))
     }
 
     /// Keeps a user (`*`: everybody) from the API server, or no longer.
     pub fn cut_off(&self, user: &str, off: bool) {
-        self.cut_off.send_modify(|users| {
-            if off { users.insert(user.to_owned()) } else { users.remove(user) };
-        });
+        if off {
+            lock(&self.cut_off).insert(user.to_owned());
+        } else {
+            lock(&self.cut_off).remove(user);
+            self.reconnected.notify_waiters();
+        }
     }
 
     /// Whether this user cannot reach the API server.
     pub fn is_cut_off(&self, user: &str) -> bool {
-        let users = self.cut_off.borrow();
+        let users = lock(&self.cut_off);
         users.contains(user) || users.contains("*")
     }
 
     /// Waits until the user can reach the API server.
     pub async fn connected(&self, user: &str) {
-        let mut users = self.cut_off.subscribe();
-        // The error means that the sender is gone, and `self` holds it.
-        let _ = users.wait_for(|users| !users.contains(user) && !users.contains("*")).await;
+        loop {
+            let reconnected = self.reconnected.notified();
+            if !self.is_cut_off(user) {
+                return;
+            }
+            reconnected.await;
+        }
     }
 
     /// The resourceVersion so many changes ago.
@@ -199,7 +206,9 @@ impl World {
     /// A process sends a request.
     pub fn requested(&self, call: &Call) {
         lock(&self.figures).requests += 1;
-        self.tell(|| format!("        {} {} {} {}", call.user, call.verb, call.resource, call.name));
+        // kube names Events by the true time of day.
+        let name = if call.resource == "events" { "" } else { &call.name };
+        self.tell(|| format!("        {} {} {} {name}", call.user, call.verb, call.resource));
     }
 
     /// The API server has served this call, just now.
@@ -313,7 +322,7 @@ impl World {
         }
     }
 
-    /// From now on what a person undoes may be redone: the clock by which it is held back has jumped.
+    /// From now on what a person undoes may be redone: the clocks by which it is held back differ.
     pub fn traces_do_not_last(&self) {
         lock(&self.judge).traces_last = false;
     }
