@@ -7,6 +7,8 @@ use super::random::Random;
 pub struct Faults {
     /// A process crashes within so many polls of its tasks.
     pub crash: usize,
+    /// A process is frozen for a while at one of so many wake-ups.
+    pub frozen: usize,
     /// A request is lost, late, or answered with an error.
     pub request: usize,
     /// The answer to a request that was served is lost or late.
@@ -27,6 +29,7 @@ impl Faults {
         let rate = |rates: &[usize]| if random.once_in(3) { 0 } else { *random.pick(rates) };
         Self {
             crash: rate(&[100, 1000, 10_000]),
+            frozen: rate(&[100, 300, 1000]),
             request: rate(&[10, 40, 200]),
             answer: rate(&[10, 40, 200]),
             watch: rate(&[10, 40, 200]),

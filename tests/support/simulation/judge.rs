@@ -10,8 +10,8 @@ use reboot_core::drain::PodView;
 use reboot_core::ids::BootId;
 use reboot_core::ledger::{Ledger, LedgerState};
 use reboot_core::node::NodeView;
-use reboot_core::quota::Quota;
-use reboot_core::selector::Selector;
+
+use super::setup::Setup;
 
 /// Judges a simulation while it runs.
 pub struct Judge {
@@ -25,9 +25,15 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A judge of a world without nodes. `traces_last`: one controller, and steady clocks.
-    pub fn new(quota: Quota, traces_last: bool) -> Self {
-        Self { audit: Audit::new(quota, Selector::default()), nodes: BTreeMap::new(), traces_last, broken: Vec::new() }
+    /// A judge of a world without nodes.
+    pub fn of(setup: &Setup) -> Self {
+        let policy = setup.controller.policy();
+        Self {
+            audit: Audit::new(policy.quota, policy.selector),
+            nodes: BTreeMap::new(),
+            traces_last: setup.replicas == 1,
+            broken: Vec::new(),
+        }
     }
 
     fn hold_against(&mut self, found: Vec<Violation>) {

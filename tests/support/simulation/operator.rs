@@ -105,7 +105,7 @@ fn agents_process(world: &Arc<World>, machine: &Arc<Machine>, shutdown: &Shutdow
     let (reconciler, events) = reboot_agent::run::assemble(client, &args, sees, clock, seed, &mut Probes::default());
     let tasks = vec![reconciler.run(shutdown.clone()).boxed(), events.boxed()];
     let services = vec![hear(world.clone(), machine.clone(), heard).boxed()];
-    Process::new(tasks, services, shutdown.clone(), world.random.clone(), world.polls_to_live())
+    Process::new(tasks, services, shutdown.clone(), world)
 }
 
 fn controllers_process(world: &Arc<World>, index: usize, incarnation: usize, shutdown: &Shutdown) -> Process {
@@ -118,7 +118,7 @@ fn controllers_process(world: &Arc<World>, index: usize, incarnation: usize, shu
     let identity = format!("controller-{index}-{incarnation}");
     let parts = reboot_controller::run::assemble(client, &args, identity, clock, shutdown, &mut Probes::default());
     let tasks = vec![parts.reconcile, parts.election, parts.events];
-    Process::new(tasks, vec![parts.nodes], shutdown.clone(), world.random.clone(), world.polls_to_live())
+    Process::new(tasks, vec![parts.nodes], shutdown.clone(), world)
 }
 
 /// Follows update_engine's signals, as the agent does over the bus.

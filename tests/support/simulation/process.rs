@@ -2,13 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use anyhow::Result;
 use futures::future::BoxFuture;
 use reboot_runtime::shutdown::Shutdown;
+use tokio::time::{Sleep, sleep};
 
-use super::random::Random;
+use super::world::World;
 
 /// How the process ended.
 #[derive(Debug)]
@@ -25,27 +27,48 @@ pub struct Process {
     /// Tasks that serve the others until those have ended.
     services: Vec<BoxFuture<'static, Result<()>>>,
     shutdown: Shutdown,
-    random: Random,
+    world: Arc<World>,
     /// How often tasks are polled until it crashes: so a crash can come at any await of any task.
     polls_left: Option<usize>,
+    /// Until when it does not get on, as after a SIGSTOP or on a machine that swaps.
+    frozen: Option<Pin<Box<Sleep>>>,
 }
 
 impl Process {
-    /// A process of these tasks. It crashes after so many polls, if at all.
+    /// A process of these tasks.
     pub fn new(
         tasks: Vec<BoxFuture<'static, Result<()>>>,
         services: Vec<BoxFuture<'static, Result<()>>>,
         shutdown: Shutdown,
-        random: Random,
-        polls_left: Option<usize>,
+        world: &Arc<World>,
     ) -> Self {
-        Self { tasks: tasks.into_iter().map(Some).collect(), services, shutdown, random, polls_left }
+        Self {
+            tasks: tasks.into_iter().map(Some).collect(),
+            services,
+            shutdown,
+            world: world.clone(),
+            polls_left: world.polls_to_live(),
+            frozen: None,
+        }
     }
 
     fn crashes_now(&mut self) -> bool {
         let Some(left) = &mut self.polls_left else { return false };
         *left = left.saturating_sub(1);
         *left == 0
+    }
+
+    /// Whether it does not get on at present.
+    fn is_frozen(&mut self, context: &mut Context<'_>) -> bool {
+        if self.frozen.is_none() && self.world.fault("process frozen", |faults| faults.frozen) {
+            self.frozen = Some(Box::pin(sleep(self.world.random.seconds(180))));
+        }
+        let Some(sleep) = &mut self.frozen else { return false };
+        let still = sleep.as_mut().poll(context).is_pending();
+        if !still {
+            self.frozen = None;
+        }
+        still
     }
 
     /// Polls the task in this place; `Some` when the process ends by it.
@@ -68,8 +91,11 @@ impl Future for Process {
 
     /// Whichever task was woken, all are polled: the order in which tokio wakes them is not the seed's.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
+        if self.is_frozen(context) {
+            return Poll::Pending;
+        }
         let count = self.tasks.len() + self.services.len();
-        let first = self.random.below(count);
+        let first = self.world.random.below(count);
         for place in (0..count).map(|place| (first + place) % count) {
             if self.crashes_now() {
                 return Poll::Ready(Ending::Crashed);

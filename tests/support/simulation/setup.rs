@@ -34,8 +34,15 @@ pub struct Setup {
 /// Parsing flags takes a while, and each simulation starts from the same.
 static AGENT: LazyLock<reboot_agent::args::Args> =
     LazyLock::new(|| reboot_agent::args::Args::parse_from(["reboot-agent", "--node-name", "none"]));
-static CONTROLLER: LazyLock<reboot_controller::args::Args> =
-    LazyLock::new(|| reboot_controller::args::Args::parse_from(["reboot-controller", "--namespace", NAMESPACE]));
+static CONTROLLER: LazyLock<reboot_controller::args::Args> = LazyLock::new(|| {
+    reboot_controller::args::Args::parse_from([
+        "reboot-controller",
+        "--namespace",
+        NAMESPACE,
+        "--node-selector",
+        "role!=control",
+    ])
+});
 
 impl Setup {
     /// A small world in which much goes wrong.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reboot_core::annotations as key;
 use reboot_core::node::NodeView;
+use reboot_core::quota::Quota;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -29,7 +30,12 @@ pub async fn events(world: Arc<World>) {
 async fn event(world: &Arc<World>, machine: &Arc<Machine>) {
     let name = &machine.name;
     let controller = world.random.pick(&world.controllers);
-    match world.random.below(20) {
+    match world.random.below(26) {
+        20..=22 => other_program(world, name),
+        23..=24 => {
+            world.happened("pod that comes");
+            workload::add(world, name);
+        }
         0..=3 => {
             world.happened("update installed");
             machine.set_engine(true);
@@ -114,7 +120,7 @@ fn act(world: &World, node: &str) {
         world.happened(what);
         world.annotate(node, key, value);
     };
-    match world.random.below(36) {
+    match world.random.below(38) {
         0..=5 | 26..=35 => act("person asks", key::NEEDED, Some("kernel")),
         6 => act("person asks no more", key::NEEDED, None),
         7 => act("person asks no more", key::NEEDED, Some("false")),
@@ -152,8 +158,31 @@ fn act(world: &World, node: &str) {
             world.happened("ledger garbled");
             world.harm_ledger(Some("{}"));
         }
+        36 => {
+            world.happened("person deselects a node");
+            label(world, node, Some("control"));
+        }
+        37 => {
+            world.happened("person selects a node");
+            label(world, node, None);
+        }
         _ => copy_grant(world, node),
     }
+}
+
+fn label(world: &World, node: &str, role: Option<&str>) {
+    // A percentage is of the nodes as the controller knows them, which may be fewer or more than there are.
+    if matches!(world.setup.controller.max_unavailable, Quota::Nodes(_)) {
+        world.patch_node("kubectl-label", node, json!({"metadata": {"labels": {"role": role}}}));
+    }
+}
+
+/// A program of many writes to a Node; the API server remembers no more than ten of them.
+fn other_program(world: &World, node: &str) {
+    world.happened("other program writes");
+    let (tool, value) = (format!("tool-{}", world.random.below(12)), world.random.next().to_string());
+    let patch = json!({"metadata": {"annotations": {format!("example.com/{tool}"): value}}});
+    world.patch_node(&tool, node, patch);
 }
 
 /// A person copies the grant of one node to another.
@@ -180,6 +209,7 @@ pub fn heal(world: &World) {
         }
     }
     for node in world.nodes() {
+        label(world, &node.name, None);
         let malformed: Vec<_> = node.malformed().map(|(key, _)| key).filter(|key| *key != key::WAITING).collect();
         for key in malformed {
             world.annotate(&node.name, key, None);

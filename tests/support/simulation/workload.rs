@@ -70,6 +70,11 @@ fn create(world: &World, app: &str, node: &str) {
     });
 }
 
+/// A pod comes to a node, cordoned or not.
+pub fn add(world: &World, node: &str) {
+    create(world, "free", node);
+}
+
 /// Follows the pods: kubelets end those that are deleted, and others take their place.
 pub async fn live(world: Arc<World>) {
     let mut changes = world.api.changes();

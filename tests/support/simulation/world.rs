@@ -84,7 +84,7 @@ impl World {
             let api = MemoryApi::new(move || day.now(0), Network::new(world.clone()));
             Self {
                 changes: Mutex::new(api.changes()),
-                judge: Mutex::new(Judge::new(setup.controller.max_unavailable, setup.replicas == 1)),
+                judge: Mutex::new(Judge::of(&setup)),
                 machines: (0..setup.nodes).map(|index| Arc::new(Machine::new(index))).collect(),
                 controllers: (0..setup.replicas).map(|_| Controller::default()).collect(),
                 api,
