@@ -75,10 +75,10 @@ lint: style ## Check format, lints, licences, duplicate crates and shell scripts
 control-plane: prerequisites ## Make etcd, kube-apiserver and the like available for demo, test and bench
 	@tests/control-plane/control-plane.sh
 
-# Root file system, kubelet, and the programs for the images.
+# Root file system, kubelet, kubectl for the nodes, and the programs for the images.
 nodes: control-plane all ## Make what the nodes that really reboot are made of (root, Debian packages)
 	@tests/control-plane/prerequisites.sh systemd-nspawn mmdebstrap ip unshare nsenter setpriv
-	@tests/control-plane/control-plane.sh kubelet >/dev/null
+	@tests/control-plane/control-plane.sh kubelet kubectl >/dev/null
 	@tests/node/root-file-system.sh >/dev/null
 
 images: $(IMAGES) ## Build both images

@@ -17,7 +17,7 @@ use kube::{
 };
 use reboot_tests::{
     call::{until, within},
-    real::{RealCluster, RealNode, RealOptions, namespaces},
+    real::{Install, RealCluster, RealNode, RealOptions, namespaces},
     referee::history::{NodeSeen, PodSeen},
     scratch::Scratch,
     workload::{Workload, evict, pods_on},
@@ -55,7 +55,7 @@ pub(crate) async fn measure_inside() -> Result<()> {
     let cluster = RealCluster::start(scratch.path(), &RealOptions::default()).await?;
     let web = Workload::new("web", PODS);
     web.deploy(&cluster.client()).await?;
-    cluster.install("1").await?;
+    cluster.install(&Install::with_quota(1)).await?;
 
     let began = Instant::now();
     for node in cluster.nodes() {

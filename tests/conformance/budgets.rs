@@ -177,8 +177,4 @@ pub(crate) async fn statuses(side: &mut Side) {
     run(side, &pod("alone", "alone"), true).await;
     budget(side, "alone", json!({"maxUnavailable": 1, "selector": {"matchLabels": {"app": "alone"}}})).await;
     counted(side, "alone", 1, 0).await;
-    side.patch(&side.path("apis/apps/v1", "deployments/web"), MERGE, &json!({"spec": {"replicas": 3}})).await;
-    // Real budgets notice that when a pod changes next.
-    side.patch(&side.path("api/v1", "pods/a/status"), MERGE, &json!({"status": {"message": "still here"}})).await;
-    counted(side, "one", 3, 3).await;
 }

@@ -48,7 +48,7 @@ pub(crate) async fn session(place: Place) -> Result<Vec<String>> {
         anyhow::Ok(())
     };
     let node = format!("node/{name}");
-    run(&["version", "-o", "json"]).await?;
+    run(&["version"]).await?;
     run(&["get", "nodes", "-l", "of=kubectl"]).await?;
     run(&["get", &node, "-o", "wide"]).await?;
     run(&["get", "pods,pdb,ds", "-n", &namespace]).await?;

@@ -136,7 +136,11 @@ pub(crate) async fn replaces(side: &mut Side) {
     other["metadata"]["uid"] = json!("0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90");
     let code = side.exchange(&hyper::Method::PUT, &path, "application/json", "application/json", &other).await;
     side.note("another UID", format!("{} {}", code.0, code.1["reason"]));
-    side.put(&path, &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "one"}})).await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "one"}});
+    let code = side.exchange(&hyper::Method::PUT, &path, "application/json", "application/json", &secret).await;
+    side.note("another kind", format!("{} {}", code.0, code.1["reason"]));
+    side.delete(&path, &Value::Null).await;
+    side.put(&path, &unconditional).await;
 }
 
 pub(crate) async fn leases(side: &mut Side) {

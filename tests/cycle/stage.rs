@@ -66,6 +66,12 @@ impl Stage {
         assert_eq!(self.cluster.failures(), [""; 0]);
         verdict
     }
+
+    /// The end of a saboteur's scenario: the expected state is reached, and rules were broken in these words.
+    pub(crate) async fn caught(self, expect: &Expect, words: &[&str]) {
+        self.scene.caught(expect, words).await;
+        assert_eq!(self.cluster.failures(), [""; 0]);
+    }
 }
 
 impl Deref for Stage {

@@ -1,8 +1,10 @@
-//! `make demo`: simulated nodes take an update and reboot, live, and a referee judges.
+//! `make demo`: nodes take an update and reboot, live, and a referee judges.
 //!
 //! It knows of the operator what a person with kubectl can see: nothing here is read from the operator's processes.
 
 mod board;
+mod cluster;
+mod inside;
 mod line;
 mod phase;
 mod report;
@@ -15,7 +17,7 @@ mod stage;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use reboot_tests::scratch::Scratch;
+use reboot_tests::{real::namespaces, scratch::Scratch};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -33,7 +35,9 @@ enum End {
 
 fn main() -> ExitCode {
     let settings = settings::parse();
-    demo(&settings).unwrap_or_else(|error| {
+    let outside = settings.nodes.real && namespaces::inside().is_none();
+    let ended = if outside { inside::rerun() } else { demo(&settings) };
+    ended.unwrap_or_else(|error| {
         let _nowhere_to_say = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("demo: {error:#}\n"));
         ExitCode::FAILURE
     })
@@ -62,7 +66,7 @@ fn demo(settings: &Settings) -> Result<ExitCode> {
         (End::Interrupted, None | Some(true)) | (End::Over(Ok(())), Some(true)) => drop(scratch),
         _ => {
             let dir = scratch.path().display();
-            screen.say(&Line::text(format!("The logs are in {dir}: controller.log, node-*/agent.log, cp/log/")))?;
+            screen.say(&Line::text(format!("The logs are in {dir}: *.log, node-*/*.log, cp/log/")))?;
             // The folder stays.
             std::mem::forget(scratch);
         }

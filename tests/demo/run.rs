@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use reboot_tests::{
     control_plane::binary,
+    real::namespaces,
     referee::{Expect, Referee},
 };
 use tokio::{
@@ -16,11 +17,12 @@ use tokio::{
 };
 
 use crate::{
+    cluster::Cluster,
     line::{Line, Style, duration},
     phase::Phase,
     report::{Check, Evidence, checks, table},
     screen::{Screen, TICK},
-    settings::Settings,
+    settings::{Nodes, Settings},
     show::Show,
     stage::{Stage, VERSION, person_returns},
 };
@@ -47,7 +49,7 @@ pub(crate) async fn run(
     stage.begin(settings, &referee, screen).await?;
 
     let expect = Expect::rebooted_once(stage.cluster.names());
-    let nodes = u32::try_from(settings.nodes).context("counting nodes")?;
+    let nodes = u32::try_from(settings.nodes.count).context("counting nodes")?;
     let limit = Duration::from_mins(1) + Duration::from_secs(30) * nodes;
     let person = person_returns(client, stage.cordoned.clone(), &referee, notes.clone());
     tokio::select! {
@@ -55,7 +57,7 @@ pub(crate) async fn run(
         _missing = referee.settled(&expect, limit) => {}
         failed = show.run(screen) => match failed? {},
         failed = person => match failed? {},
-        failed = stage.fails() => match failed? {},
+        failed = stage.cluster.fails() => match failed? {},
     }
     catch_up(&mut show, screen).await?;
     show.draw(screen)?;
@@ -75,20 +77,25 @@ pub(crate) async fn run(
         invite(&stage, screen)?;
         tokio::select! {
             failed = show.run(screen) => match failed? {},
-            failed = stage.fails() => match failed? {},
+            failed = stage.cluster.fails() => match failed? {},
         }
     }
     Ok(())
 }
 
 fn greet(settings: &Settings, screen: &mut Screen) -> Result<()> {
-    let Settings { nodes, quota, keep } = settings;
+    let Settings { nodes: Nodes { count, real }, quota, keep } = settings;
     let keep = if *keep { ", KEEP=1" } else { "" };
     let pace = if *quota == 1 { "one at a time".to_owned() } else { format!("at most {quota} at a time") };
     screen.say(&Line::default().and(Style::Bold, "Reboot operator: the demo"))?;
-    let text = format!("{nodes} nodes get an update and reboot, {pace} (NODES={nodes}, QUOTA={quota}{keep}).");
+    let nodes = if *real { "real".to_owned() } else { count.to_string() };
+    let text = format!("{count} nodes get an update and reboot, {pace} (NODES={nodes}, QUOTA={quota}{keep}).");
     screen.say(&Line::text(text))?;
-    screen.say(&Line::text("Real: the API server, D-Bus, the operator. Simulated: machines and containers."))?;
+    screen.say(&Line::text(if *real {
+        "Real: Kubernetes with kubelets and containers, systemd, logind, D-Bus, the operator. Simulated: update_engine."
+    } else {
+        "Real: the API server, D-Bus, the operator. Simulated: machines and containers (NODES=real has real ones)."
+    }))?;
     Ok(screen.say(&Line::default())?)
 }
 
@@ -117,13 +124,17 @@ fn report(title: &str, show: &Show, checks: &[Check], screen: &mut Screen) -> Re
 
 /// What people can do with the cluster that stays up.
 fn invite(stage: &Stage, screen: &mut Screen) -> Result<()> {
+    let enter = match (&stage.cluster, namespaces::enter()) {
+        (Cluster::Real(_), Some(enter)) => format!("\n  {enter}"),
+        _ => String::new(),
+    };
     let kubeconfig = stage.cluster.control_plane().kubeconfig();
     let key = "reboot-operator.io";
     let path = kubectl_elsewhere().map(|folder| format!("\n  export PATH=$PATH:{}", folder.display()));
     let path = path.unwrap_or_default();
     let text = format!(
         "The cluster stays up until Ctrl-C, and the live view goes on below. In another terminal:
-
+{enter}
   export KUBECONFIG={}{path}
   kubectl get nodes
   # ask for a reboot

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::pending, path::Path, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, ResourceExt as _,
@@ -10,36 +10,27 @@ use kube::{
 };
 use reboot_tests::{
     call::{until, within},
-    process::Process,
     referee::{Declaration, Referee, history::PREFIX},
-    sim::{Reboots, SimCluster, SimOptions},
     workload::Workload,
 };
 use serde_json::json;
 use tokio::{sync::mpsc::UnboundedSender, time::sleep};
 
-use crate::{screen::Screen, settings::Settings};
+use crate::{
+    cluster::Cluster,
+    screen::Screen,
+    settings::{Nodes, Settings},
+};
 
 /// What `update_engine` announces.
 pub(crate) const VERSION: &str = "4152.2.1";
 
 const CALL: Duration = Duration::from_secs(10);
 
-/// Fast, and slow enough to be watched.
-const REBOOTS: Reboots = Reboots {
-    farewell: reboot_tests::nodes::Farewell::NotReady,
-    down: Duration::from_secs(2),
-    kubelet: Duration::from_millis(300),
-    settling: Duration::from_millis(700),
-    takes_update: true,
-    comes_back: true,
-};
-
-/// The cluster with the operator's processes.
+/// The cluster and the person.
 pub(crate) struct Stage {
     /// The cluster.
-    pub(crate) cluster: SimCluster,
-    controller: Option<Process>,
+    pub(crate) cluster: Cluster,
     /// The node that a person has cordoned.
     pub(crate) cordoned: String,
 }
@@ -47,50 +38,28 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts the cluster and puts pods on it; the operator does not run yet.
     pub(crate) async fn set(settings: &Settings, dir: &Path, screen: &mut Screen) -> Result<Self> {
-        let nodes = settings.nodes;
-        let options = SimOptions { nodes, reboots: REBOOTS, ..SimOptions::default() };
-        let what = format!("start a Kubernetes control plane and {nodes} simulated nodes");
-        let mut cluster = screen.during(&what, SimCluster::start(dir, options)).await?;
+        let Nodes { count, real } = settings.nodes;
+        let kind = if real { "real" } else { "simulated" };
+        let what = format!("start a Kubernetes control plane and {count} {kind} nodes");
+        let mut cluster = screen.during(&what, Cluster::start(settings, dir)).await?;
         let client = cluster.client();
         let what = "install the manifests, and Deployments with PodDisruptionBudgets";
-        let deployed = deploy(&client, nodes);
-        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
-        let installed = cluster.install(&manifests);
-        let both = Box::pin(async { tokio::try_join!(deployed, installed).map(drop) });
+        let deployed = deploy(&client, count);
+        let both = Box::pin(async { tokio::try_join!(deployed, cluster.prepare()).map(drop) });
         screen.during(what, both).await?;
         let cordoned = cluster.names().pop().unwrap_or_default();
-        Ok(Self { cluster, controller: None, cordoned })
+        Ok(Self { cluster, cordoned })
     }
 
     /// A person cordons a node, the operator starts, and every node hears of an update.
     pub(crate) async fn begin(&mut self, settings: &Settings, referee: &Referee, screen: &mut Screen) -> Result<()> {
+        let started = self.cluster.start_operator(settings.quota);
+        screen.during(&format!("start the controller and {} agents", settings.nodes.count), started).await?;
         let person = self.person_cordons(referee);
         let what = format!("a person cordons {}; that cordon is not the operator's to remove", self.cordoned);
         screen.during(&what, person).await?;
-        let quota = settings.quota.to_string();
-        self.controller = Some(self.cluster.spawn_controller("controller", &["--max-unavailable", &quota])?);
-        self.cluster.start_agents(&[])?;
-        let what = format!("start the controller and {} agents; update_engine announces {VERSION}", settings.nodes);
+        let what = format!("update_engine announces {VERSION} on every node");
         screen.during(&what, self.cluster.announce_update(VERSION)).await
-    }
-
-    /// Ends with an error when a process of the operator ends by itself, or the simulation fails.
-    pub(crate) async fn fails(&mut self) -> Result<Infallible> {
-        let Some(controller) = &mut self.controller else { return pending().await };
-        loop {
-            if let Some(status) = controller.ended()? {
-                bail!("the controller ended ({status}){}", last_words(controller.log()));
-            }
-            for machine in self.cluster.machines() {
-                if let Some(status) = machine.agent_ended()? {
-                    bail!("the agent of {} ended ({status}){}", machine.node().name(), last_words(machine.agent_log()));
-                }
-            }
-            if let Some(failure) = self.cluster.failures().first() {
-                bail!("the simulation failed: {failure}");
-            }
-            sleep(Duration::from_millis(250)).await;
-        }
     }
 
     async fn person_cordons(&self, referee: &Referee) -> Result<()> {
@@ -119,14 +88,6 @@ pub(crate) async fn person_returns(
     let _unheard = notes.send(format!("the person uncordons {node}: it no longer uses up the quota"));
     cordon(&client, &node, false).await?;
     pending().await
-}
-
-/// The end of a log, to be added to a sentence.
-fn last_words(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(5)..].join("\n");
-    if tail.is_empty() { String::new() } else { format!("; its last words:\n{tail}") }
 }
 
 async fn cordon(client: &Client, node: &str, cordoned: bool) -> Result<()> {

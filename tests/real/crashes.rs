@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
 use kube::{
-    Api, ResourceExt as _,
+    Api, ResourceExt,
     api::{DeleteParams, ListParams},
 };
 use reboot_tests::{
@@ -119,7 +119,7 @@ pub(crate) async fn only_node() {
 
 async fn delete_agent(stage: &Stage, node: &str) {
     let names = pods_on(&stage.client(), node).await.unwrap();
-    let mut names = names.iter().map(|pod| pod.name_any());
+    let mut names = names.iter().map(ResourceExt::name_any);
     let Some(agent) = names.find(|name| name.starts_with("reboot-agent")) else { return };
     let pods: Api<Pod> = Api::namespaced(stage.client(), NAMESPACE);
     // A pod that a reboot has taken with it is what this makes happen.

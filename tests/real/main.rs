@@ -6,8 +6,13 @@
 //! the command line chooses among those. `JOBS` run at a time. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "steps of tests, which panic on failure; with a harness of its own none counts as a test"
+)]
 
 mod crashes;
+mod fleet;
 mod host;
 mod outages;
 mod people;
@@ -47,6 +52,9 @@ fn scenarios() -> Vec<Scenario> {
         whole whole::slow_machine() as "a_reboot_that_takes_a_minute_holds_up_the_next_and_nothing_more",
         usual whole::lost_machine() as "a_machine_that_never_comes_back_keeps_its_slot_and_the_rest_go_on",
         usual whole::update_that_does_not_take() as "an_update_that_does_not_take_is_not_tried_again_at_once",
+        usual fleet::twenty_nodes() as "twenty_machines_are_rebooted_two_at_a_time",
+        usual whole::sabotage() as "a_quota_that_is_not_kept_and_a_drain_that_is_skipped_are_seen",
+        usual fleet::uncordons_at_its_start() as "an_uncordon_at_an_agents_start_is_seen",
         usual host::inhibitor() as "a_lock_on_shutdown_is_a_refusal_that_names_its_holder",
         usual host::forbidden_by_policy() as "a_reboot_that_the_bus_forbids_is_given_back",
         usual host::bus_and_engine_restart() as "update_engine_and_the_bus_may_restart",

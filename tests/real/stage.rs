@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use reboot_tests::{
-    real::{RealCluster, RealNode, RealOptions},
+    real::{Install, RealCluster, RealNode, RealOptions},
     referee::{Expect, Referee, Verdict},
     scene::Scene,
     scratch::Scratch,
@@ -27,10 +27,16 @@ impl Stage {
     }
 
     pub(crate) async fn with(options: &RealOptions, quota: usize) -> Self {
+        let web = Workload::new("web", 6);
+        Self::sabotaged(options, quota, &Install::with_quota(quota), &web).await
+    }
+
+    /// The operator is installed like this, while the referee judges by this quota.
+    pub(crate) async fn sabotaged(options: &RealOptions, quota: usize, install: &Install, pods: &Workload) -> Self {
         let dir = Scratch::new("real").unwrap();
         let cluster = RealCluster::start(dir.path(), options).await.unwrap();
-        Workload::new("web", 6).deploy(&cluster.client()).await.unwrap();
-        cluster.install(&quota.to_string()).await.unwrap();
+        pods.deploy(&cluster.client()).await.unwrap();
+        cluster.install(install).await.unwrap();
         let referee = Referee::start(cluster.control_plane(), quota).await.unwrap();
         let scene = Scene::new(cluster.client(), referee);
         Self { cluster, scene, _dir: dir }
@@ -45,6 +51,12 @@ impl Stage {
         let verdict = self.scene.verdict(expect).await;
         assert_eq!(self.cluster.failures(), [""; 0]);
         verdict
+    }
+
+    /// The end of a saboteur's scenario: the expected state is reached, and rules were broken in these words.
+    pub(crate) async fn caught(self, expect: &Expect, words: &[&str]) {
+        self.scene.caught(expect, words).await;
+        assert_eq!(self.cluster.failures(), [""; 0]);
     }
 }
 

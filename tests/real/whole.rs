@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use reboot_tests::{
-    real::RealReboots,
+    real::{Install, RealOptions, RealReboots},
     referee::{Declaration, Expect},
     scene::{grants, last_reboot, most_at_once, phase_of, waiting},
+    workload::Workload,
 };
 
 use crate::stage::{Stage, UPDATE};
@@ -90,4 +91,20 @@ pub(crate) async fn update_that_does_not_take() {
     let waits = ["reboot-needed", "reboot-request", "reboot-waiting"];
     let expected = Expect::rebooted_once(["node-1", "node-2"]);
     stage.ends(&waits.iter().fold(expected, |expected, key| expected.may_keep(key))).await;
+}
+
+/// The referee is no use if it lets everything pass: an operator that was installed for another quota, and told to wait
+/// for no pod.
+pub(crate) async fn sabotage() {
+    let hasty = ["--drain-timeout=0s", "--on-drain-timeout=reboot"].map(str::to_owned);
+    let install = Install { agent: hasty.into(), ..Install::with_quota(2) };
+    let web = Workload::new("web", 6).without_pdb();
+    let stage = Stage::sabotaged(&RealOptions::default(), 1, &install, &web).await;
+    let nodes = stage.cluster.names();
+    stage.cluster.announce_update(UPDATE).await.unwrap();
+    for node in &nodes {
+        stage.until_rebooted(node).await;
+    }
+    let words = ["is one too many for a quota of 1", "was rebooted with pods on it: default/web-"];
+    stage.caught(&Expect::rebooted_once(&nodes), &words).await;
 }

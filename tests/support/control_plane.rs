@@ -153,6 +153,14 @@ impl ControlPlane {
         self.credentials.token(&credentials::node_user(node))
     }
 
+    /// The administrator's token.
+    ///
+    /// # Errors
+    /// Never, once the control plane runs.
+    pub fn admin_token(&self) -> Result<String> {
+        self.credentials.token("admin")
+    }
+
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.credentials.kubeconfig_path("admin")

@@ -46,7 +46,7 @@ pub use request::Call;
 pub use store::{Change, Key};
 pub use weather::{Delivery, Fair, Fate, Passage, Weather};
 
-use kinds::Kind;
+use kinds::{Kind, Trait::Global};
 use selector::Filter;
 use store::Store;
 
@@ -228,7 +228,7 @@ impl Shared {
 
 fn path(kind: &Kind, namespace: &str, name: &str) -> String {
     let group = if kind.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}", kind.api_version()) };
-    let namespace = if kind.namespaced { format!("/namespaces/{namespace}") } else { String::new() };
+    let namespace = if kind.has(Global) { String::new() } else { format!("/namespaces/{namespace}") };
     let path = format!("{group}{namespace}/{}/{name}", kind.plural);
     path.trim_end_matches('/').to_owned()
 }

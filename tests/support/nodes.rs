@@ -120,6 +120,12 @@ impl SimNode {
         Ok(boot.id)
     }
 
+    /// Takes over the boot of a machine that boots by itself; kubelet has not said anything yet.
+    pub fn booted(&self, id: &str, os_version: &str) {
+        let boot = Boot { id: id.to_owned(), os_version: os_version.to_owned() };
+        *self.boot.lock().unwrap_or_else(PoisonError::into_inner) = boot;
+    }
+
     /// kubelet reports the machine as it is: boot ID, OS and Ready in one write, as at its registration after a boot.
     pub async fn report(&self) -> Result<()> {
         self.patch_status(status(&self.boot(), "True", "KubeletReady")).await

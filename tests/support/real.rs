@@ -21,15 +21,18 @@ use tokio::task::JoinHandle;
 
 use crate::{
     call::until,
-    control_plane::{ControlPlane, Kubelets, Options},
+    control_plane::{ControlPlane, Kubelets, Options, binary},
     referee::history::NodeSeen,
 };
 
+mod fleet;
 mod install;
 pub mod namespaces;
 mod node;
 mod site;
 
+pub use fleet::RealFleet;
+pub use install::Install;
 pub use node::{Power, RealNode, RealReboots};
 pub use site::KubeletSettings;
 
@@ -38,7 +41,7 @@ pub use site::KubeletSettings;
 pub struct RealOptions {
     /// How many nodes: `node-1`, `node-2`, …
     pub nodes: usize,
-    /// Their kubelets; `None`, and the nodes have none: no Node appears by itself.
+    /// Their kubelets; `None`, and the nodes have none: no Node appears by itself, and agents run as units ([`RealFleet`]).
     pub kubelet: Option<KubeletSettings>,
     /// After how long without a word from kubelet its node is no longer Ready.
     pub grace: Duration,
@@ -81,13 +84,14 @@ impl RealCluster {
         site::add_operator(&dir.join("site"))?;
         let mut nodes = Vec::new();
         for (index, name) in (1..).zip(&names) {
-            let equipment = node::Equipment {
-                index,
-                api_port: control_plane.port(),
-                kubeconfig: kubeconfig_of(&control_plane, name)?,
-                kubelet: options.kubelet.is_some(),
-                programs: Vec::new(),
+            let (user, programs) = match options.kubelet {
+                Some(_) => (("kubelet", control_plane.node_token(name)?), vec![binary("kubelet")?]),
+                None => {
+                    (("agent", control_plane.admin_token()?), vec![site::built("reboot-agent")?, binary("kubectl")?])
+                }
             };
+            let kubeconfigs = vec![(user.0, kubeconfig_of(&control_plane, &user.1)?)];
+            let equipment = node::Equipment { index, api_port: control_plane.port(), kubeconfigs, programs };
             nodes.push(Arc::new(RealNode::build(name, &dir.join(name), &cgroups, &layers, &equipment)?));
         }
         let failures = Arc::new(Mutex::new(Vec::new()));
@@ -99,9 +103,9 @@ impl RealCluster {
         Ok(this)
     }
 
-    /// Installs the operator by its manifests, with this quota, and waits until all of it runs.
-    pub async fn install(&self, quota: &str) -> Result<()> {
-        install::apply(&self.control_plane, &self.dir, quota).await?;
+    /// Installs the operator by its manifests, with these settings, and waits until all of it runs.
+    pub async fn install(&self, install: &Install) -> Result<()> {
+        install::apply(&self.control_plane, &self.dir, install).await?;
         self.until_installed().await
     }
 
@@ -178,8 +182,8 @@ async fn live(node: Arc<RealNode>, failures: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-/// A kubeconfig of the node's own user that needs no other file.
-fn kubeconfig_of(control_plane: &ControlPlane, node: &str) -> Result<String> {
+/// A kubeconfig for somebody on a node that needs no other file.
+fn kubeconfig_of(control_plane: &ControlPlane, token: &str) -> Result<String> {
     let ca = fs::read(control_plane.ca()).context("reading the API server's certificate")?;
     let server = format!("https://{}:{}", namespaces::BRIDGE, control_plane.port());
     let cluster =
@@ -187,8 +191,8 @@ fn kubeconfig_of(control_plane: &ControlPlane, node: &str) -> Result<String> {
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
         "clusters": [{"name": "testbed", "cluster": cluster}],
-        "users": [{"name": node, "user": {"token": control_plane.node_token(node)?}}],
-        "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": node}}],
+        "users": [{"name": "testbed", "user": {"token": token}}],
+        "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "testbed"}}],
     });
     Ok(text.to_string())
 }

@@ -1,6 +1,9 @@
 //! What scenarios do and wait for as people would: on Nodes, with annotations and cordons, and by what Nodes, the ledger
 //! and the Lease show. A referee watches; what a person does is declared to it.
 
+#![allow(clippy::unwrap_used, reason = "steps of tests, which panic on failure")]
+#![allow(clippy::missing_panics_doc, reason = "said once, on the type")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::ready,
@@ -174,14 +177,29 @@ impl Scene {
 
     /// The verdict at the end of a sound scenario: the expected state is reached, no slot is left, and no rule was broken.
     pub async fn verdict(self, expect: &Expect) -> Verdict {
+        let verdict = self.end(expect).await;
+        assert_eq!(verdict.violations, [""; 0], "{}", story(&verdict));
+        verdict
+    }
+
+    /// The verdict on a saboteur: the expected state is reached, and rules were broken in each of these words, and no
+    /// others.
+    pub async fn caught(self, expect: &Expect, words: &[&str]) {
+        let verdict = self.end(expect).await;
+        for words in words {
+            assert!(verdict.violations.iter().any(|text| text.contains(words)), "{words}: {verdict:#?}");
+        }
+        let expected = |text: &String| words.iter().any(|words| text.contains(words));
+        assert!(verdict.violations.iter().all(expected), "{:#?}\n{}", verdict.violations, story(&verdict));
+    }
+
+    async fn end(self, expect: &Expect) -> Verdict {
         let settled = self.referee.settled(expect, LIMIT).await;
         if let Err(error) = settled {
             panic!("{error:#}\n{}", story(&self.referee.so_far().await.unwrap()));
         }
         self.until_slots(&[]).await;
-        let verdict = self.referee.finish(expect).await.unwrap();
-        assert_eq!(verdict.violations, [""; 0], "{}", story(&verdict));
-        verdict
+        self.referee.finish(expect).await.unwrap()
     }
 }
 

@@ -45,6 +45,10 @@ pub struct DrainArgs {
     /// After how long of a drain the pods that are left are deleted whatever their budgets say [default: never]
     #[arg(long, value_parser = up_to_a_day, value_name = "DURATION", allow_hyphen_values = true)]
     pub drain_delete_after: Option<Duration>,
+
+    /// How long the volumes of the pods that left are waited for, to be detached; 0s: not at all
+    #[arg(long, value_parser = none_or_up_to_a_day, default_value = "2m", value_name = "DURATION", allow_hyphen_values = true)]
+    pub drain_wait_for_volumes: Duration,
 }
 
 /// What happens to pods that a person might miss.
@@ -78,6 +82,7 @@ impl DrainArgs {
             concurrency: self.drain_concurrency.into(),
             shorten_after: self.drain_shorten_after,
             delete_after: self.drain_delete_after,
+            wait_for_volumes: self.drain_wait_for_volumes,
         }
     }
 
@@ -97,6 +102,11 @@ impl DrainArgs {
 
 fn up_to_an_hour(text: &str) -> Result<Duration, String> {
     between_a_second_and(Duration::from_hours(1), "1h", text)
+}
+
+fn none_or_up_to_a_day(text: &str) -> Result<Duration, String> {
+    let none = duration(text)?.is_zero();
+    if none { Ok(Duration::ZERO) } else { up_to_a_day(text).map_err(|words| format!("{words}, or 0s")) }
 }
 
 fn up_to_a_day(text: &str) -> Result<Duration, String> {
@@ -137,6 +147,8 @@ mod tests {
         check(&["--drain-grace-period", "2h"], Some("from 1s to 1h"));
         check(&["--drain-grace-period", "-1"], Some("such as 10m"));
         check(&["--skip-wait-for-delete-timeout", "0s"], Some("from 1s to 24h"));
+        check(&["--drain-wait-for-volumes", "0s"], None);
+        check(&["--drain-wait-for-volumes", "25h"], Some("from 1s to 24h, or 0s"));
         check(&["--drain-concurrency", "0"], Some("1..=100"));
         check(&["--drain-concurrency", "101"], Some("1..=100"));
         check(&["--drain-unmanaged-pods", "delete"], Some("evict, block"));
@@ -146,6 +158,8 @@ mod tests {
 
     #[test]
     fn a_step_of_the_ladder_that_never_comes_is_refused() {
+        check(&["--drain-timeout", "0s"], Some("no drain would ever end"));
+        check(&["--drain-timeout", "0s", "--on-drain-timeout", "reboot"], None);
         check(&["--drain-shorten-after", "5m", "--drain-delete-after", "8m"], None);
         check(
             &["--drain-shorten-after", "10m"],

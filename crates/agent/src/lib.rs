@@ -17,4 +17,5 @@ pub mod pods;
 pub mod reconcile;
 pub mod run;
 pub mod update_engine;
+pub mod volumes;
 pub mod watched;

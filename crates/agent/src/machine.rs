@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::BoxFuture;
-use reboot_core::drain::{Budgets, PodView};
+use reboot_core::drain::{Attachments, Budgets, PodView};
 use reboot_core::ids::BootId;
 use reboot_core::step::{CallReply, Engine, HostView};
 use tokio::sync::watch;
@@ -144,6 +144,7 @@ impl Machine {
             engine,
             pods,
             budgets,
+            attachments: Attachments::default(),
             preparing_for_shutdown: preparing,
             other_manager: self.other_manager.clone(),
         }

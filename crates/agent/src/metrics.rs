@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use reboot_core::drain::Refusal;
-use reboot_core::step::EvictReply;
+use reboot_core::step::{EvictReply, Means};
 
 /// Upper bounds in seconds, from an empty node to a drain that takes an hour.
 const SECONDS: [f64; 10] = [0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
@@ -15,7 +15,7 @@ const SECONDS: [f64; 10] = [0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0
 /// What the agent counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Evictions by how they were answered.
+    /// Evictions and deletions of pods by how they were answered.
     pub evictions: Family<EvictionLabels, Counter>,
     /// How long drains took, up to the point of no return.
     pub drain_seconds: Histogram,
@@ -30,18 +30,19 @@ pub struct Metrics {
 /// The label of [`Metrics::evictions`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvictionLabels {
-    /// `accepted` or `refused`.
+    /// `evicted`, `deleted` (without asking a budget), or `refused`.
     pub result: &'static str,
-    /// Why it was refused; empty where it was accepted.
+    /// Why it was refused; empty where it was not.
     pub reason: &'static str,
 }
 
 impl EvictionLabels {
-    /// The labels of an eviction that was answered like this.
-    pub fn of(reply: &EvictReply) -> Self {
-        match reply {
-            EvictReply::Accepted => Self { result: "accepted", reason: "" },
-            EvictReply::Refused(refusal) => Self { result: "refused", reason: refusal.code() },
+    /// The labels of an eviction by these means that was answered like this.
+    pub fn of(means: Means, reply: &EvictReply) -> Self {
+        match (reply, means) {
+            (EvictReply::Accepted, Means::Eviction) => Self { result: "evicted", reason: "" },
+            (EvictReply::Accepted, Means::Deletion) => Self { result: "deleted", reason: "" },
+            (EvictReply::Refused(refusal), _) => Self { result: "refused", reason: refusal.code() },
         }
     }
 }
@@ -57,7 +58,7 @@ impl Metrics {
             malformed: Gauge::default(),
         };
         let agent = registry.sub_registry_with_prefix("reboot_agent");
-        agent.register("evictions", "Evictions posted, by result and reason", metrics.evictions.clone());
+        agent.register("evictions", "Evictions and deletions of pods, by result and reason", metrics.evictions.clone());
         let (drain, reboot) = (metrics.drain_seconds.clone(), metrics.reboot_seconds.clone());
         agent.register_with_unit("drain", "Time from the cordon to the point of no return", Unit::Seconds, drain);
         agent.register_with_unit("reboot", "Time from the cordon to the Ready node", Unit::Seconds, reboot);
@@ -72,7 +73,8 @@ impl Metrics {
     /// A counter that is missing until its first event cannot be alerted on, so all labels appear from the start.
     fn expose_all(&self) {
         let refused = Refusal::CODES.map(|reason| EvictionLabels { result: "refused", reason });
-        for labels in refused.into_iter().chain([EvictionLabels::of(&EvictReply::Accepted)]) {
+        let gone = [Means::Eviction, Means::Deletion].map(|means| EvictionLabels::of(means, &EvictReply::Accepted));
+        for labels in refused.into_iter().chain(gone) {
             drop(self.evictions.get_or_create(&labels));
         }
     }

@@ -24,7 +24,7 @@ impl OwnNode {
     pub fn new(client: Client, name: &str) -> Self {
         let api: Api<Node> = Api::all(client);
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let watched = Watched::new(api.clone(), config, |node| NodeView::from(node));
+        let watched = Watched::new(api.clone(), config, |node| Some(NodeView::from(node)));
         Self { api, name: name.to_owned(), watched, newest: None }
     }
 

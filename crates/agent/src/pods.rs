@@ -1,5 +1,5 @@
-//! The pods of the agent's own node: watched while a cycle is under way, listed afresh, evicted; and the budgets that
-//! have a say in it.
+//! The pods of the agent's own node: watched while a cycle is under way, listed afresh, evicted; and the budgets and
+//! volumes that have a say in it.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use reboot_core::drain::{BudgetView, PodRef, PodView, Refusal};
 use reboot_core::step::{Evict, EvictReply, Means};
 use reboot_runtime::call::{CallError, call, call_within};
 
+use crate::volumes::Volumes;
 use crate::watched::Watched;
 
 /// How long one eviction may take. The API server itself tries for about 10 s when writes of the budget collide, and a
@@ -25,25 +26,32 @@ const EVICTION_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Pods {
     client: Client,
+    node: String,
     selector: String,
 }
 
 impl Pods {
     /// The pods of the node of this name.
     pub fn new(client: Client, node: &str) -> Self {
-        Self { client, selector: format!("spec.nodeName={node}") }
+        Self { client, node: node.to_owned(), selector: format!("spec.nodeName={node}") }
     }
 
     /// Begins to watch them.
     pub fn watch(&self) -> Watched<Pod, PodView> {
         let config = watcher::Config::default().fields(&self.selector);
-        Watched::new(Api::all(self.client.clone()), config, |pod| PodView::from(pod))
+        Watched::new(Api::all(self.client.clone()), config, |pod| Some(PodView::from(pod)))
     }
 
     /// Begins to watch every `PodDisruptionBudget`. One watch of all costs the API server less than one for each namespace
     /// of the node's pods.
     pub fn watch_budgets(&self) -> Watched<PodDisruptionBudget, BudgetView> {
-        Watched::new(Api::all(self.client.clone()), watcher::Config::default(), |budget| BudgetView::from(budget))
+        let config = watcher::Config::default();
+        Watched::new(Api::all(self.client.clone()), config, |budget| Some(BudgetView::from(budget)))
+    }
+
+    /// Begins to watch the volumes that are attached to the node.
+    pub fn watch_volumes(&self) -> Volumes {
+        Volumes::watch(self.client.clone(), &self.node)
     }
 
     /// Lists them from the API server's store, not from a cache.
@@ -55,14 +63,14 @@ impl Pods {
     }
 
     /// Makes exactly this pod go, by an eviction or by its deletion.
-    pub async fn evict(&self, evict: Evict) -> EvictReply {
+    pub async fn evict(&self, evict: &Evict) -> EvictReply {
         let Evict { pod: PodRef { namespace, name, uid }, means, grace, .. } = evict;
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        let grace = grace.map(|grace| grace.as_secs());
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let (uid, grace) = (uid.clone(), grace.map(|grace| grace.as_secs()));
         let done = match means {
             Means::Eviction => {
-                let (params, body) = (PostParams::default(), eviction(&namespace, &name, uid, grace));
-                let posted = api.create_subresource::<_, Status>("eviction", &name, &params, &body);
+                let (params, body) = (PostParams::default(), eviction(namespace, name, uid, grace));
+                let posted = api.create_subresource::<_, Status>("eviction", name, &params, &body);
                 call_within(EVICTION_LIMIT, "evicting a pod", posted).await.map(|_| ())
             }
             Means::Deletion => {
@@ -71,7 +79,7 @@ impl Pods {
                     preconditions: Some(kube::api::Preconditions { uid: Some(uid), resource_version: None }),
                     ..DeleteParams::default()
                 };
-                call_within(EVICTION_LIMIT, "deleting a pod", api.delete(&name, &params)).await.map(|_| ())
+                call_within(EVICTION_LIMIT, "deleting a pod", api.delete(name, &params)).await.map(|_| ())
             }
         };
         sort(done)

@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
-use reboot_core::drain::{BudgetView, Budgets, PodView};
+use reboot_core::drain::{Attachments, BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
-use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step};
+use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step, watches};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
 use reboot_runtime::events::{EventNote, Events, node_reference};
@@ -24,6 +24,7 @@ use crate::machine::{Asked, Machine};
 use crate::metrics::{EvictionLabels, Metrics};
 use crate::own_node::OwnNode;
 use crate::pods::Pods;
+use crate::volumes::Volumes;
 use crate::watched::Watched;
 
 /// How long evictions under way are waited for at the end of the process. The API server counts the pod of an eviction
@@ -61,17 +62,18 @@ pub struct Reconciler {
 /// The state between two turns of the loop. Losing it in a restart costs time, never safety.
 struct State {
     memory: Memory,
-    watched: Option<Watches>,
-    evictions: FuturesUnordered<BoxFuture<'static, (String, EvictReply)>>,
+    watched: Watching,
+    evictions: FuturesUnordered<BoxFuture<'static, (Evict, EvictReply)>>,
     failures: u32,
     clock: Clock,
     said: Option<String>,
 }
 
-/// What is watched while a cycle is under way.
-struct Watches {
-    pods: Watched<Pod, PodView>,
-    budgets: Watched<PodDisruptionBudget, BudgetView>,
+/// What is watched at present.
+#[derive(Default)]
+struct Watching {
+    pods: Option<(Watched<Pod, PodView>, Watched<PodDisruptionBudget, BudgetView>)>,
+    volumes: Option<Volumes>,
 }
 
 impl Reconciler {
@@ -79,7 +81,7 @@ impl Reconciler {
     pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
         let mut state = State {
             memory: Memory::seeded(self.seed),
-            watched: None,
+            watched: Watching::default(),
             evictions: FuturesUnordered::new(),
             failures: 0,
             clock: self.clock.clone(),
@@ -111,14 +113,15 @@ impl Reconciler {
             // A long row of actions is no standstill.
             let _ = self.liveness.turn().now_or_never();
             let Some(node) = self.node.view().cloned() else {
-                state.watched = None;
+                state.watched = Watching::default();
                 return state.retry_delay();
             };
             self.ready.set(true);
             self.observe(&node, state);
-            let pods = state.watched.as_ref().and_then(|watched| watched.pods.values());
-            let host = self.machine.view(pods, state.budgets());
-            state.memory.observe_budgets(&host.budgets, state.now());
+            let host = self.machine.view(state.watched.pods(), state.watched.budgets());
+            let host = HostView { attachments: state.watched.attachments(), ..host };
+            state.memory.observe_host(&host, state.now());
+            self.watch(&node, &host, state);
             let decided = self.decide(&node, &host, state, false);
             let done = match decided.action {
                 Action::Refresh => self.act_on_fresh_view(state).await,
@@ -141,14 +144,21 @@ impl Reconciler {
         let malformed = i64::try_from(node.malformed().count()).unwrap_or(i64::MAX);
         self.metrics.malformed.set(malformed);
         self.metrics.update_engine_connected.set(i64::from(self.machine.engine_is_heard()));
-        // After the boot, or without a cycle, nothing is drained any more.
-        let boot = self.machine.boot();
-        let drains = node.in_progress.get().is_some_and(|progress| Some(progress.id.boot) == boot);
-        if !drains {
-            state.watched = None;
-        } else if state.watched.is_none() {
-            state.watched = Some(Watches { pods: self.pods.watch(), budgets: self.pods.watch_budgets() });
-        }
+    }
+
+    /// Begins and ends watches, as the decisions need them.
+    fn watch(&self, node: &NodeView, host: &HostView, state: &mut State) {
+        let (memory, policy, now) = (&state.memory, &self.policy, state.now());
+        let wanted = watches(&Situation { node, host, memory, policy, fresh: false, now });
+        let watched = &mut state.watched;
+        watched.pods = wanted
+            .pods
+            .then(|| watched.pods.take())
+            .map(|watch| watch.unwrap_or_else(|| (self.pods.watch(), self.pods.watch_budgets())));
+        watched.volumes = wanted
+            .volumes
+            .then(|| watched.volumes.take())
+            .map(|watch| watch.unwrap_or_else(|| self.pods.watch_volumes()));
     }
 
     fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
@@ -185,7 +195,8 @@ impl Reconciler {
     async fn act_on(&mut self, asked: &Asked, pods: Vec<PodView>, state: &mut State) -> Done {
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, state.now());
-        let host = self.machine.fresh_view(asked, pods, state.budgets());
+        let host = self.machine.fresh_view(asked, pods, state.watched.budgets());
+        let host = HostView { attachments: state.watched.attachments(), ..host };
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
@@ -259,24 +270,13 @@ impl Reconciler {
     fn post_eviction(&self, evict: Evict, state: &mut State) {
         let pods = self.pods.clone();
         state.evictions.push(Box::pin(async move {
-            let uid = evict.pod.uid.clone();
-            let reply = pods.evict(evict).await;
-            (uid, reply)
+            let reply = pods.evict(&evict).await;
+            (evict, reply)
         }));
     }
 
     /// Waits until there is something new to decide on.
     async fn something(&mut self, state: &mut State, delay: Option<Duration>) {
-        let pods_or_budgets_changed = async {
-            match &mut state.watched {
-                Some(Watches { pods, budgets }) => tokio::select! {
-                    biased;
-                    () = pods.changed() => {}
-                    () = budgets.changed() => {}
-                },
-                None => std::future::pending().await,
-            }
-        };
         let later = async {
             match delay {
                 Some(delay) => tokio::time::sleep(delay).await,
@@ -289,10 +289,10 @@ impl Reconciler {
             () = self.liveness.turn() => {}
             () = self.node.changed() => {}
             () = self.machine.engine_changed() => {}
-            () = pods_or_budgets_changed => {}
-            Some((uid, reply)) = state.evictions.next() => {
-                self.metrics.evictions.get_or_create(&EvictionLabels::of(&reply)).inc();
-                state.memory.evicted(&uid, reply, state.now());
+            () = state.watched.changed() => {}
+            Some((evict, reply)) = state.evictions.next() => {
+                self.metrics.evictions.get_or_create(&EvictionLabels::of(evict.means, &reply)).inc();
+                state.memory.evicted(&evict.pod.uid, reply, state.now());
             }
             () = later => {}
         }
@@ -316,11 +316,47 @@ fn failed(error: &CallError) -> Done {
     Done::Failed
 }
 
-impl State {
-    fn budgets(&self) -> Budgets {
-        Budgets(self.watched.as_ref().and_then(|watched| watched.budgets.values()))
+impl Watching {
+    fn pods(&self) -> Option<Vec<PodView>> {
+        self.pods.as_ref().and_then(|(pods, _)| pods.values())
     }
 
+    fn budgets(&self) -> Budgets {
+        Budgets(self.pods.as_ref().and_then(|(_, budgets)| budgets.values()))
+    }
+
+    fn attachments(&self) -> Attachments {
+        self.volumes.as_ref().map(Volumes::values).unwrap_or_default()
+    }
+
+    /// Waits until one of them shows something new. Safe to drop and call again.
+    async fn changed(&mut self) {
+        let Self { pods, volumes } = self;
+        let pods_or_budgets = async {
+            match pods {
+                Some((pods, budgets)) => tokio::select! {
+                    biased;
+                    () = pods.changed() => {}
+                    () = budgets.changed() => {}
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let volumes = async {
+            match volumes {
+                Some(volumes) => volumes.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = pods_or_budgets => {}
+            () = volumes => {}
+        }
+    }
+}
+
+impl State {
     fn now(&self) -> Now {
         Now { mono: self.clock.mono(), wall: self.clock.wall() }
     }

@@ -15,7 +15,7 @@ pub struct Watched<K, V> {
     api: Api<K>,
     config: watcher::Config,
     events: BoxStream<'static, watcher::Result<Event<K>>>,
-    view: fn(&K) -> V,
+    view: Box<dyn Fn(&K) -> Option<V> + Send>,
     listing: BTreeMap<String, V>,
     current: Option<BTreeMap<String, V>>,
 }
@@ -24,14 +24,14 @@ impl<K, V> Watched<K, V>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Begins to watch. A watch that breaks is begun anew, with backoff.
+    /// Begins to watch. A watch that breaks is begun anew, with backoff. Objects of which `view` makes nothing are dropped.
     ///
     /// The first list comes through the watch itself where the API server can do that
     /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>): one request instead of two.
-    pub fn new(api: Api<K>, config: watcher::Config, view: fn(&K) -> V) -> Self {
+    pub fn new(api: Api<K>, config: watcher::Config, view: impl Fn(&K) -> Option<V> + Send + 'static) -> Self {
         let config = config.streaming_lists();
         let events = begin(&api, &config);
-        Self { api, config, events, view, listing: BTreeMap::new(), current: None }
+        Self { api, config, events, view: Box::new(view), listing: BTreeMap::new(), current: None }
     }
 
     /// The objects; `None` until they have been listed once.
@@ -68,25 +68,30 @@ where
         streams && matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422))
     }
 
+    /// Takes in an event; whether the objects have changed by it.
     fn apply(&mut self, event: &Event<K>) -> bool {
         match event {
             Event::Init => {
                 self.listing.clear();
-                return false;
+                false
             }
             Event::InitApply(object) => {
-                self.listing.insert(uid(object), (self.view)(object));
-                return false;
+                self.listing.extend((self.view)(object).map(|value| (uid(object), value)));
+                false
             }
-            Event::InitDone => self.current = Some(std::mem::take(&mut self.listing)),
-            Event::Apply(object) => {
-                self.current.get_or_insert_default().insert(uid(object), (self.view)(object));
+            Event::InitDone => {
+                self.current = Some(std::mem::take(&mut self.listing));
+                true
             }
-            Event::Delete(object) => {
-                self.current.get_or_insert_default().remove(&uid(object));
-            }
+            Event::Apply(object) => match (self.view)(object) {
+                Some(value) => {
+                    self.current.get_or_insert_default().insert(uid(object), value);
+                    true
+                }
+                None => self.current.get_or_insert_default().remove(&uid(object)).is_some(),
+            },
+            Event::Delete(object) => self.current.get_or_insert_default().remove(&uid(object)).is_some(),
         }
-        true
     }
 }
 

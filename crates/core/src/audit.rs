@@ -8,6 +8,7 @@ mod slots;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::drain::{Nature, PodView};
@@ -81,6 +82,13 @@ pub enum Fault {
     ForceClearedByPause,
     /// S5: a grant was renewed at once that a person had removed, or whose cycle a person had ended.
     GrantRenewed,
+    /// S5: a grant was written to a Node that is paused, malformed or in progress, that does not ask, or whose agent has
+    /// not answered under the boot that the Node shows.
+    GrantUnasked,
+    /// S5: a drain was begun on a Node that is paused or without the permission for it.
+    StartWithoutPermission,
+    /// S5: a cycle was given back when logind had begun the shutdown.
+    GaveBackTooLate,
     /// S6: a slot was removed, or handed to another cycle, without evidence.
     SlotFreedWithoutEvidence,
     /// S6: the ledger was rebuilt without a cycle that is under way.
@@ -92,7 +100,7 @@ pub enum Fault {
 const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// The state of the world as far as the promises need it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Audit {
     quota: Quota,
     selector: Selector,
@@ -102,13 +110,30 @@ pub struct Audit {
 }
 
 /// One node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Known {
-    view: Option<NodeView>,
+    view: Option<Arc<NodeView>>,
     boot: Option<BootId>,
     cordoned_by_agent: bool,
     committed: Option<GrantId>,
+    going_down: bool,
     undone: Option<Duration>,
+}
+
+/// What an audit remembers of one node that is not to be seen there. Two worlds that look alike, and whose audits
+/// remember alike, have the same faults ahead of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Whether the agent placed the cordon.
+    pub cordoned_by_agent: bool,
+    /// The cycle that passed the point of no return and has not been reported.
+    pub committed: Option<GrantId>,
+    /// Whether logind has begun a shutdown.
+    pub going_down: bool,
+    /// When a person undid what must not be redone at once.
+    pub undone: Option<Duration>,
+    /// Whether the end of the cycle of its slot was proven.
+    pub slot_is_over: Option<bool>,
 }
 
 impl Audit {
@@ -122,6 +147,30 @@ impl Audit {
         let known = self.nodes.entry(node.to_owned()).or_default();
         known.boot = Some(boot);
         known.undone = None;
+        known.going_down = false;
+    }
+
+    /// logind of this node has begun a shutdown: the machine will boot anew.
+    pub fn going_down(&mut self, node: &str) {
+        self.nodes.entry(node.to_owned()).or_default().going_down = true;
+    }
+
+    /// What is remembered of this node.
+    pub fn remembered(&self, node: &str) -> Remembered {
+        let unknown = Known::default();
+        let known = self.nodes.get(node).unwrap_or(&unknown);
+        Remembered {
+            cordoned_by_agent: known.cordoned_by_agent,
+            committed: known.committed,
+            going_down: known.going_down,
+            undone: known.undone,
+            slot_is_over: self.slots.is_over(node),
+        }
+    }
+
+    /// Every cycle that was ever granted on a Node, and every one that was ever in progress.
+    pub fn cycles(&self) -> (impl Iterator<Item = GrantId>, impl Iterator<Item = GrantId>) {
+        (self.granted.keys().copied(), self.slots.cycles())
     }
 
     /// A Node was written, created, or (`None`) deleted, at this time of one clock that never steps.
@@ -133,9 +182,9 @@ impl Audit {
         mono: Duration,
     ) -> Vec<Violation> {
         let known = self.nodes.entry(name.to_owned()).or_default();
-        let before = std::mem::replace(&mut known.view, after.cloned());
+        let before = std::mem::replace(&mut known.view, after.cloned().map(Arc::new));
         let same = |before: &&NodeView| after.is_some_and(|after| after.uid == before.uid);
-        let before = before.as_ref().filter(same);
+        let before = before.as_deref().filter(same);
         known.undone = known.undone.filter(|_| before.is_some());
         self.slots.node_changed(actor, name, before, after);
         let Some(after) = after else { return Vec::new() };
@@ -160,7 +209,7 @@ impl Audit {
 
     /// The ledger was written or deleted.
     pub fn ledger_changed(&mut self, actor: Actor, ledger: &LedgerState) -> Vec<Violation> {
-        let selected = || self.nodes.values().filter_map(|known| known.view.as_ref());
+        let selected = || self.nodes.values().filter_map(|known| known.view.as_deref());
         let selected = || selected().filter(|node| self.selector.matches(&node.labels));
         let limit = self.quota.limit(selected().count());
         // What is in progress without its grant may have begun, or come back, after the list of the Nodes.
@@ -169,7 +218,8 @@ impl Audit {
             _ => false,
         };
         let under_way: Vec<&str> = selected().filter(|node| granted(node)).map(|node| node.name.as_str()).collect();
-        let views = self.nodes.iter().filter_map(|(name, known)| Some((name.as_str(), known.view.as_ref()?))).collect();
+        let views =
+            self.nodes.iter().filter_map(|(name, known)| Some((name.as_str(), known.view.as_deref()?))).collect();
         let violations = self.slots.ledger_changed(actor, ledger, limit, &under_way, &views);
         if ledger.known().is_none() {
             // Without the ledger the operator cannot know that a grant was taken away, rather than never written.
@@ -200,6 +250,7 @@ impl Known {
             faults.extend(committed(before, progress, slots));
             self.committed = Some(progress.id);
         }
+        faults.extend(started_unpermitted(before, after).then_some(Fault::StartWithoutPermission));
         let Some(last) = after.last_reboot.get().filter(|_| after.last_reboot != before.last_reboot) else {
             return faults;
         };
@@ -211,6 +262,7 @@ impl Known {
                 let forced = |node: &NodeView| node.permission.get() == Some(&Permission::Now);
                 let cleared = last.reason == EndReason::Paused && forced(before) && !forced(after);
                 faults.extend(cleared.then_some(Fault::ForceClearedByPause));
+                faults.extend(self.going_down.then_some(Fault::GaveBackTooLate));
                 return faults;
             }
         };
@@ -253,6 +305,18 @@ impl Known {
     }
 }
 
+/// A drain that begins. What is past the point of no return is restored whatever the Node says.
+fn started_unpermitted(before: &NodeView, after: &NodeView) -> bool {
+    let draining = after.in_progress.get().filter(|progress| progress.phase == Phase::Draining);
+    let permitted = |id: GrantId| match before.permission.get() {
+        Some(Permission::Granted(granted)) => *granted == id,
+        Some(Permission::Now) => id.is_forced(),
+        None => false,
+    };
+    let begun = draining.filter(|_| before.in_progress.is_absent());
+    begun.is_some_and(|progress| before.paused.is_some() || !permitted(progress.id))
+}
+
 /// The point of no return.
 fn committed(before: &NodeView, progress: &InProgress, slots: &Slots) -> impl Iterator<Item = Fault> {
     let (permitted, forced) = match before.permission.get() {
@@ -287,8 +351,16 @@ fn controller_granted(
         granted.insert(*id, after.name.clone()).map(|_| Fault::GrantRepeated),
         (!slots.holds(&after.name, *id)).then_some(Fault::GrantWithoutSlot),
         renewed.then_some(Fault::GrantRenewed),
+        (!is_asked(before)).then_some(Fault::GrantUnasked),
     ];
     faults.into_iter().flatten().collect()
+}
+
+/// Whether a grant may be written to a Node that looks like this.
+fn is_asked(node: &NodeView) -> bool {
+    let answered = node.compatible_request().is_some_and(|request| Some(request.boot) == node.boot);
+    let free = node.permission.is_absent() && node.in_progress.is_absent() && node.paused.is_none();
+    free && answered && node.needed.is_some()
 }
 
 impl Fault {
@@ -302,7 +374,13 @@ impl Fault {
             | Self::CallWithPodsLeft { .. } => "S2",
             Self::ReportWithoutReboot | Self::ReportUnconfirmed => "S3",
             Self::ForeignCordonRemoved => "S4",
-            Self::CommitWhilePaused | Self::CommitUncordoned | Self::ForceClearedByPause | Self::GrantRenewed => "S5",
+            Self::CommitWhilePaused
+            | Self::CommitUncordoned
+            | Self::ForceClearedByPause
+            | Self::GrantRenewed
+            | Self::GrantUnasked
+            | Self::StartWithoutPermission
+            | Self::GaveBackTooLate => "S5",
             Self::SlotFreedWithoutEvidence | Self::CycleLeftOut => "S6",
         }
     }

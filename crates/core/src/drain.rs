@@ -1,14 +1,16 @@
-//! The pods of a node and the budgets over them, and what a drain does with each.
+//! The pods of a node, their volumes and the budgets over them, and what a drain does with each.
 
 mod budget;
 mod refusal;
 mod rules;
+mod volume;
 
 pub use budget::{BudgetSeen, BudgetView, Budgets, Guard};
 pub use refusal::Refusal;
 pub use rules::{Choice, Fate, Rules};
+pub use volume::{Attachment, Attachments, Claim, claim_of, volume_on};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -61,6 +63,8 @@ pub struct PodView {
     pub controller: Option<String>,
     /// How it is, as far as a `PodDisruptionBudget` asks.
     pub health: Health,
+    /// The claims of its volumes.
+    pub claims: BTreeSet<Claim>,
 }
 
 /// What kind of pod it is, as far as a drain asks.
@@ -108,6 +112,7 @@ impl From<&Pod> for PodView {
             labels: meta.labels.clone().unwrap_or_default(),
             controller: controller(pod).map(|owner| owner.uid.clone()),
             health: health(pod),
+            claims: volume::claims(pod),
         }
     }
 }

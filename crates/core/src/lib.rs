@@ -41,6 +41,10 @@ mod simulation;
 pub mod step;
 pub mod values;
 
+// The simulation and the model in `tests/model` share a file, which so finds this crate under the same name.
+#[cfg(test)]
+extern crate self as reboot_core;
+
 use std::time::Duration;
 
 /// The moment of a decision. Deadlines within one process use `mono`; what is written for others uses `wall`.

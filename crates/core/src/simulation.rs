@@ -3,6 +3,7 @@
 //! node that asks must be rebooted and clean, driven by nothing but changes and the wake-ups that both sides ask for.
 
 mod agent;
+mod api;
 mod budget;
 mod controller;
 mod faults;

@@ -9,17 +9,20 @@ mod drain;
 mod evictions;
 mod finish;
 mod memory;
+mod volumes;
+mod watches;
 
 pub use drain::{Evict, Means};
 pub use evictions::{EvictReply, Under};
 pub(crate) use memory::doubling;
 pub use memory::{CallReply, Memory};
+pub use watches::{Watches, watches};
 
 use std::time::Duration;
 
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::drain::{Budgets, PodView, Rules};
+use crate::drain::{Attachments, Budgets, PodView, Rules};
 use crate::ids::BootId;
 use crate::node::NodeView;
 use crate::values::Field;
@@ -73,6 +76,8 @@ pub struct HostView {
     pub pods: Option<Vec<PodView>>,
     /// Every `PodDisruptionBudget`, from a watch.
     pub budgets: Budgets,
+    /// The volumes that are attached to the node, from a watch.
+    pub attachments: Attachments,
     /// logind's `PreparingForShutdown`; `None`: not known.
     pub preparing_for_shutdown: Option<bool>,
     /// Another reboot manager that is active on this machine.
@@ -131,7 +136,7 @@ pub struct Step {
     pub status: Option<String>,
     /// After how long time alone changes the decision.
     pub wake: Option<Duration>,
-    /// What is told to people when the action is evictions.
+    /// What is told to people when the action is evictions, or once the status has been written.
     pub notes: Vec<Note>,
 }
 
@@ -189,7 +194,10 @@ fn with_status(mut step: Step, s: &Situation<'_>) -> Step {
     match step.action {
         Action::Write(patch, note) if differs => step.action = Action::Write(say(patch), note),
         Action::Wait if differs => match STATUS_INTERVAL.saturating_sub(s.memory.since_last_write(s.now)) {
-            Duration::ZERO => step.action = Action::Write(say(cycle::with_spent(NodePatch::default(), s)), None),
+            Duration::ZERO => {
+                let note = step.notes.pop().filter(|_| step.status != s.node.status);
+                step.action = Action::Write(say(cycle::with_spent(NodePatch::default(), s)), note);
+            }
             left => step = step.wake_in(left),
         },
         Action::Wait => {

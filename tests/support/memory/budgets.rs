@@ -27,7 +27,9 @@ pub(super) fn keep(store: &mut Store, since: u64) {
         .collect();
     namespaces.sort();
     namespaces.dedup();
-    namespaces.iter().for_each(|namespace| keep_namespace(store, namespace));
+    for namespace in &namespaces {
+        keep_namespace(store, namespace);
+    }
 }
 
 /// Brings all budgets of a namespace up to date, or all there are where it is empty.

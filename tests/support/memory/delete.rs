@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     failure::Failure,
-    kinds::Kind,
+    kinds::{Kind, Trait::ReturnedWhenDeleted},
     request::Request,
     store::{Key, Store},
     write::Reply,
@@ -65,7 +65,7 @@ pub(super) fn delete(store: &mut Store, request: &Request, body: &[u8]) -> Resul
     let options = Options::read(request, &body);
     let (kind, key) = (request.kind, request.key());
     let object = remove(store, kind, &key, &options)?;
-    if kind.returned_when_deleted || is_held(&object) {
+    if kind.has(ReturnedWhenDeleted) || is_held(&object) {
         return Ok(Reply::ok(object));
     }
     let mut details = json!({"name": key.name, "kind": kind.plural, "uid": object["metadata"]["uid"]});

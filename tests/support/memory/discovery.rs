@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::kinds::{KINDS, Kind};
+use super::kinds::{
+    KINDS, Kind,
+    Trait::{Global, Status},
+};
 
 /// The version of Kubernetes that is played.
 const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.3");
@@ -55,17 +58,17 @@ fn resources(group: &str, group_version: &str) -> Option<Value> {
 fn resource(kind: &Kind) -> Vec<Value> {
     let plural = kind.plural;
     let mut resources = vec![json!({
-        "name": plural, "singularName": kind.kind.to_lowercase(), "namespaced": kind.namespaced, "kind": kind.kind,
+        "name": plural, "singularName": kind.name.to_lowercase(), "namespaced": !kind.has(Global), "kind": kind.name,
         "shortNames": kind.short, "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
     })];
     let subresource = |name: &str, kind_name: &str, verbs: &[&str]| {
         json!({
-            "name": format!("{plural}/{name}"), "singularName": "", "namespaced": kind.namespaced, "kind": kind_name,
+            "name": format!("{plural}/{name}"), "singularName": "", "namespaced": !kind.has(Global), "kind": kind_name,
             "verbs": verbs,
         })
     };
-    if kind.status {
-        resources.push(subresource("status", kind.kind, &["get", "patch", "update"]));
+    if kind.has(Status) {
+        resources.push(subresource("status", kind.name, &["get", "patch", "update"]));
     }
     if plural == "pods" {
         let mut eviction = subresource("eviction", "Eviction", &["create"]);

@@ -24,7 +24,9 @@ fn is_newer(kind: &Kind) -> bool {
 /// An object as it is stored.
 pub(super) fn to_stored(kind: &Kind, mut object: Value) -> Value {
     if is_newer(kind) {
-        WORDS.iter().for_each(|(newer, older)| rename(&mut object, newer, older));
+        for (newer, older) in WORDS {
+            rename(&mut object, newer, older);
+        }
         object["apiVersion"] = "v1".into();
     }
     object
@@ -36,7 +38,9 @@ pub(super) fn from_stored<'a>(kind: &Kind, object: &'a Value) -> Cow<'a, Value> 
         return Cow::Borrowed(object);
     }
     let mut object = object.clone();
-    WORDS.iter().for_each(|(newer, older)| rename(&mut object, older, newer));
+    for (newer, older) in WORDS {
+        rename(&mut object, older, newer);
+    }
     object["apiVersion"] = kind.api_version().into();
     Cow::Owned(object)
 }

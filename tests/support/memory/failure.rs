@@ -81,7 +81,7 @@ impl Failure {
     pub(super) fn conflict_of_kind(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.qualified_kind());
         let mut failure = Self::new(409, "Conflict", message);
-        failure.details = details(kind.group, kind.kind, name);
+        failure.details = details(kind.group, kind.name, name);
         failure
     }
 
@@ -95,7 +95,7 @@ impl Failure {
     pub(super) fn invalid(kind: &Kind, name: &str, field: &str, cause: &str, why: &str) -> Self {
         let message = format!("{} {name:?} is invalid: {field}: {why}", kind.qualified_kind());
         let mut failure = Self::new(422, "Invalid", message);
-        failure.details = details(kind.group, kind.kind, name);
+        failure.details = details(kind.group, kind.name, name);
         failure.with_causes(json!([{"reason": cause, "message": why, "field": field}]))
     }
 
@@ -105,6 +105,22 @@ impl Failure {
         let mut failure = Self::new(422, "Invalid", message);
         failure.details = json!({"group": "meta.k8s.io", "kind": "ListOptions"});
         failure.with_causes(json!([{"reason": cause, "message": why, "field": field}]))
+    }
+
+    /// A replace without a resourceVersion, where one is needed. In such an answer the kind is the resource.
+    pub(super) fn version_needed(kind: &Kind, name: &str) -> Self {
+        let (field, why) = ("metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
+        let message = format!("{} {name:?} is invalid: {field}: {why}", kind.resource());
+        let failure = Self::new(422, "Invalid", message).about(kind, name);
+        failure.with_causes(json!([{"reason": "FieldValueInvalid", "message": why, "field": field}]))
+    }
+
+    /// Another UID in a patch; the API server checks that twice, and says it once.
+    pub(super) fn other_uid(kind: &Kind, name: &str, uid: &Value) -> Self {
+        let (field, reason, why) =
+            ("metadata.uid", "FieldValueInvalid", format!("Invalid value: {uid}: field is immutable"));
+        let cause = json!({"reason": reason, "message": why, "field": field});
+        Self::invalid(kind, name, field, reason, &why).with_causes(json!([cause, cause]))
     }
 
     /// A JSON patch that cannot be applied.
@@ -132,9 +148,10 @@ impl Failure {
         failure
     }
 
-    pub(super) fn unsupported_media_type(found: &str) -> Self {
-        let message = format!("the body of the request was in an unknown format ({found})");
-        Self::new(415, "UnsupportedMediaType", message)
+    pub(super) fn unsupported_media_type() -> Self {
+        let mut failure = Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+        failure.details = json!({});
+        failure
     }
 
     /// The version or the continue token is older than what is remembered.
@@ -194,7 +211,10 @@ impl Failure {
 }
 
 fn details(group: &str, kind: &str, name: &str) -> Value {
-    let mut details = json!({"name": name, "kind": kind});
+    let mut details = json!({"kind": kind});
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
     if !group.is_empty() {
         details["group"] = json!(group);
     }

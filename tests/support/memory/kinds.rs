@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use Trait::{BornWithStatus, CreatedByUpdate, Generation, Global, NeedsVersion, ReturnedWhenDeleted, Status};
+
 /// One resource of one API group.
 #[derive(Debug)]
 pub(super) struct Kind {
@@ -10,109 +12,78 @@ pub(super) struct Kind {
     pub(super) version: &'static str,
     /// The name of the resource in paths.
     pub(super) plural: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) namespaced: bool,
+    /// As objects say it: `Node`.
+    pub(super) name: &'static str,
     pub(super) short: &'static [&'static str],
-    /// Whether there is a subresource `status`, and writes of the rest leave the status alone.
-    pub(super) status: bool,
-    /// Whether `metadata.generation` counts the changes of the spec.
-    pub(super) generation: bool,
-    /// Whether a status in the body of a create counts.
-    pub(super) born_with_status: bool,
-    /// Whether a replace may come without a resourceVersion.
-    pub(super) unconditional: bool,
-    /// Whether a replace creates what is not there.
-    pub(super) created_by_update: bool,
-    /// Whether a delete answers with the object instead of a Status.
-    pub(super) returned_when_deleted: bool,
+    traits: &'static [Trait],
 }
 
-/// Where most kinds agree.
-const USUAL: Kind = Kind {
-    group: "",
-    version: "v1",
-    plural: "",
-    kind: "",
-    namespaced: true,
-    short: &[],
-    status: false,
-    generation: false,
-    born_with_status: false,
-    unconditional: true,
-    created_by_update: false,
-    returned_when_deleted: false,
-};
+/// In what a kind differs from the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trait {
+    /// Its objects are in no namespace.
+    Global,
+    /// There is a subresource `status`, and writes of the rest leave the status alone.
+    Status,
+    /// A status in the body of a create counts.
+    BornWithStatus,
+    /// `metadata.generation` counts the changes of the spec.
+    Generation,
+    /// A replace has to say which resourceVersion it replaces.
+    NeedsVersion,
+    /// A replace creates what is not there.
+    CreatedByUpdate,
+    /// A delete answers with the object instead of a Status.
+    ReturnedWhenDeleted,
+}
 
-/// What is in the group `apps`.
-const WORKLOAD: Kind = Kind { group: "apps", status: true, generation: true, ..USUAL };
+const fn kind(
+    group: &'static str,
+    plural: &'static str,
+    name: &'static str,
+    short: &'static [&'static str],
+    traits: &'static [Trait],
+) -> Kind {
+    Kind { group, version: "v1", plural, name, short, traits }
+}
 
+/// Where a resource is served by two groups, the first is the one that it is stored as.
 pub(super) static KINDS: [Kind; 14] = [
-    Kind { plural: "configmaps", kind: "ConfigMap", short: &["cm"], ..USUAL },
-    Kind { plural: "events", kind: "Event", short: &["ev"], created_by_update: true, ..USUAL },
-    Kind {
-        plural: "namespaces",
-        kind: "Namespace",
-        namespaced: false,
-        short: &["ns"],
-        status: true,
-        returned_when_deleted: true,
-        ..USUAL
-    },
-    Kind {
-        plural: "nodes",
-        kind: "Node",
-        namespaced: false,
-        short: &["no"],
-        status: true,
-        born_with_status: true,
-        ..USUAL
-    },
-    Kind {
-        plural: "pods",
-        kind: "Pod",
-        short: &["po"],
-        status: true,
-        generation: true,
-        returned_when_deleted: true,
-        ..USUAL
-    },
-    Kind { plural: "serviceaccounts", kind: "ServiceAccount", short: &["sa"], returned_when_deleted: true, ..USUAL },
-    Kind { plural: "daemonsets", kind: "DaemonSet", short: &["ds"], ..WORKLOAD },
-    Kind { plural: "deployments", kind: "Deployment", short: &["deploy"], ..WORKLOAD },
-    Kind { plural: "replicasets", kind: "ReplicaSet", short: &["rs"], ..WORKLOAD },
-    Kind { plural: "statefulsets", kind: "StatefulSet", short: &["sts"], ..WORKLOAD },
-    Kind { group: "batch", plural: "jobs", kind: "Job", status: true, generation: true, ..USUAL },
-    Kind {
-        group: "coordination.k8s.io",
-        plural: "leases",
-        kind: "Lease",
-        unconditional: false,
-        created_by_update: true,
-        ..USUAL
-    },
-    Kind { group: "events.k8s.io", plural: "events", kind: "Event", short: &["ev"], created_by_update: true, ..USUAL },
-    Kind {
-        group: "policy",
-        plural: "poddisruptionbudgets",
-        kind: "PodDisruptionBudget",
-        short: &["pdb"],
-        status: true,
-        generation: true,
-        unconditional: false,
-        ..USUAL
-    },
+    kind("", "configmaps", "ConfigMap", &["cm"], &[]),
+    kind("", "events", "Event", &["ev"], &[CreatedByUpdate]),
+    kind("", "namespaces", "Namespace", &["ns"], &[Global, Status, ReturnedWhenDeleted]),
+    kind("", "nodes", "Node", &["no"], &[Global, Status, BornWithStatus]),
+    kind("", "pods", "Pod", &["po"], &[Status, Generation, ReturnedWhenDeleted]),
+    kind("", "serviceaccounts", "ServiceAccount", &["sa"], &[ReturnedWhenDeleted]),
+    kind("apps", "daemonsets", "DaemonSet", &["ds"], &[Status, Generation]),
+    kind("apps", "deployments", "Deployment", &["deploy"], &[Status, Generation]),
+    kind("apps", "replicasets", "ReplicaSet", &["rs"], &[Status, Generation]),
+    kind("apps", "statefulsets", "StatefulSet", &["sts"], &[Status, Generation]),
+    kind("batch", "jobs", "Job", &[], &[Status, Generation]),
+    kind("coordination.k8s.io", "leases", "Lease", &[], &[NeedsVersion, CreatedByUpdate]),
+    kind("events.k8s.io", "events", "Event", &["ev"], &[CreatedByUpdate]),
+    kind("policy", "poddisruptionbudgets", "PodDisruptionBudget", &["pdb"], &[Status, Generation, NeedsVersion]),
 ];
 
 impl Kind {
+    pub(super) fn has(&self, what: Trait) -> bool {
+        self.traits.contains(&what)
+    }
+
     /// The kind that is served under this group, version and resource.
     pub(super) fn at(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| (kind.group, kind.version, kind.plural) == (group, version, plural))
     }
 
+    /// Whether there is anything under this group and version.
+    pub(super) fn is_served(group: &str, version: &str) -> bool {
+        KINDS.iter().any(|kind| (kind.group, kind.version) == (group, version))
+    }
+
     /// The kind of an object, by its `apiVersion` and `kind`.
     pub(super) fn of(object: &Value) -> Option<&'static Self> {
         let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
-        KINDS.iter().find(|known| known.kind == kind && known.api_version() == version)
+        KINDS.iter().find(|known| known.name == kind && known.api_version() == version)
     }
 
     /// The kind that a resource is stored as: `nodes`, `leases`, …
@@ -132,7 +103,7 @@ impl Kind {
 
     /// As messages about invalid objects say it: `Node`, `Lease.coordination.k8s.io`.
     pub(super) fn qualified_kind(&self) -> String {
-        qualified(self.kind, self.group)
+        qualified(self.name, self.group)
     }
 }
 

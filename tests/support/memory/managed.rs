@@ -51,8 +51,9 @@ pub(super) fn track(author: &Author<'_>, old: &Value, new: &mut Value) {
     let mut entries = old["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     // Once they are lost they are not begun anew.
     let is_tracked = !entries.is_empty() || old.is_null();
+    let blank = json!({"spec": {}, "status": {}});
     let mut difference = Difference::default();
-    compare(&mut Vec::new(), Some(old).filter(|old| !old.is_null()), Some(new), &mut difference);
+    compare(&mut Vec::new(), Some(if old.is_null() { &blank } else { old }), Some(new), &mut difference);
     if is_tracked && !(difference.written.is_empty() && difference.removed.is_empty()) {
         settle(author, &mut entries, &difference);
     }
@@ -66,10 +67,10 @@ pub(super) fn track(author: &Author<'_>, old: &Value, new: &mut Value) {
 
 fn settle(author: &Author<'_>, entries: &mut Vec<Value>, Difference { written, removed }: &Difference) {
     for entry in entries.iter_mut() {
-        if !author.is_of(entry) {
-            written.iter().for_each(|path| disown(&mut entry["fieldsV1"], path));
+        let lost = if author.is_of(entry) { &[] } else { written.as_slice() };
+        for path in lost.iter().chain(removed) {
+            disown(&mut entry["fieldsV1"], path);
         }
-        removed.iter().for_each(|path| disown(&mut entry["fieldsV1"], path));
     }
     if !written.is_empty() {
         let at = entries.iter().position(|entry| author.is_of(entry)).unwrap_or_else(|| {
@@ -77,7 +78,9 @@ fn settle(author: &Author<'_>, entries: &mut Vec<Value>, Difference { written, r
             entries.len() - 1
         });
         if let Some(entry) = entries.get_mut(at) {
-            written.iter().for_each(|path| own(&mut entry["fieldsV1"], path));
+            for path in written {
+                own(&mut entry["fieldsV1"], path);
+            }
             entry["time"] = author.time.clone();
         }
     }
@@ -115,8 +118,7 @@ fn compare(path: &mut Path, old: Option<&Value>, new: Option<&Value>, found: &mu
     let map = |value: Option<&Value>| value.and_then(Value::as_object).filter(|map| !map.is_empty()).cloned();
     let (old_map, new_map) = (map(old), map(new));
     if OWNED_MAPS.contains(&joined.as_str()) && old_map.is_some() != new_map.is_some() {
-        let itself = path.iter().cloned().chain([".".to_owned()]).collect();
-        if new_map.is_some() { found.written.push(itself) } else { found.removed.push(itself) }
+        if new_map.is_some() { found.written.push(path.clone()) } else { found.removed.push(path.clone()) }
     }
     match (old_map, new_map) {
         (None, None) if new.is_some() => found.written.push(path.clone()),
@@ -137,28 +139,37 @@ fn compare(path: &mut Path, old: Option<&Value>, new: Option<&Value>, found: &mu
     }
 }
 
-fn own(fields: &mut Value, path: &Path) {
-    let mut at = fields;
-    for step in path {
-        at = &mut at[step.as_str()];
-        if at.is_null() {
-            *at = json!({});
-        }
+/// Adds a path. What has nothing below it is a field that is owned; where something below it is owned as well, the word
+/// for the field itself is `.`.
+fn own(fields: &mut Value, path: &[String]) {
+    let Some((step, rest)) = path.split_first() else { return };
+    let below = &mut fields[step.as_str()];
+    let is_new = below.is_null();
+    if is_new {
+        *below = json!({});
+    } else if rest.is_empty() != is_empty(below) {
+        below["."] = json!({});
     }
+    own(below, rest);
 }
 
 /// Takes a path out, and whatever is empty without it.
 fn disown(fields: &mut Value, path: &[String]) {
     let (Some((step, rest)), Some(map)) = (path.split_first(), fields.as_object_mut()) else { return };
-    if let Some(below) = map.get_mut(step) {
-        if !rest.is_empty() {
-            let was_empty = is_empty(below);
-            disown(below, rest);
-            if was_empty || !is_empty(below) {
-                return;
-            }
+    let Some(below) = map.get_mut(step) else { return };
+    if rest.is_empty() {
+        let Some(below) = below.as_object_mut().filter(|below| !below.is_empty()) else {
+            map.remove(step);
+            return;
+        };
+        below.remove(".");
+    } else if !is_empty(below) {
+        disown(below, rest);
+        if is_empty(below) {
+            map.remove(step);
+        } else if *below == json!({".": {}}) {
+            *below = json!({});
         }
-        map.remove(step);
     }
 }
 
@@ -192,10 +203,15 @@ fn merge_oldest(entries: &mut Vec<Value>) {
 
 fn unite(fields: &mut Value, more: &Value) {
     for (step, below) in more.as_object().into_iter().flatten() {
-        if fields[step.as_str()].is_null() {
-            fields[step.as_str()] = json!({});
+        let here = &mut fields[step.as_str()];
+        if here.is_null() {
+            *here = below.clone();
+            continue;
         }
-        unite(&mut fields[step.as_str()], below);
+        if is_empty(here) != is_empty(below) {
+            here["."] = json!({});
+        }
+        unite(here, below);
     }
 }
 

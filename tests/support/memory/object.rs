@@ -1,14 +1,23 @@
 //! What happens to objects on their way in: read, tidied, completed.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{events, failure::Failure, kinds::Kind, request::Request, store::Store};
+use super::{
+    events,
+    failure::Failure,
+    kinds::{
+        Kind,
+        Trait::{BornWithStatus, Generation, Global, Status},
+    },
+    request::Request,
+    store::Store,
+};
 
 /// Reads the object in the body of a create or a replace, as it is stored.
 pub(super) fn decode(request: &Request, body: &[u8]) -> Result<Value, Failure> {
     let kind = request.kind;
     let version = kind.api_version();
-    let name = kind.kind;
+    let name = kind.name;
     let unfit = |why: &str| {
         Failure::bad_request(format!("{name} in version {:?} cannot be handled as a {name}: {why}", kind.version))
     };
@@ -17,10 +26,9 @@ pub(super) fn decode(request: &Request, body: &[u8]) -> Result<Value, Failure> {
     let found = fields.entry("kind").or_insert_with(|| json!(name)).clone();
     let found_version = fields.entry("apiVersion").or_insert_with(|| json!(version)).clone();
     if found != name || found_version != version {
-        let found =
-            format!("{}, Kind={}", found_version.as_str().unwrap_or_default(), found.as_str().unwrap_or_default());
-        let message = format!("the object provided is unrecognized (must be of type {name}): it is {found}");
-        return Err(Failure::bad_request(message));
+        let found = found.as_str().unwrap_or_default();
+        let why = format!("{found} in version {found_version} cannot be handled as a {name}");
+        return Err(Failure::bad_request(why));
     }
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
@@ -31,7 +39,7 @@ pub(super) fn decode(request: &Request, body: &[u8]) -> Result<Value, Failure> {
         let message = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Failure::bad_request(message));
     }
-    if kind.namespaced {
+    if !kind.has(Global) {
         object["metadata"]["namespace"] = json!(request.call.namespace);
     }
     tidy(&mut object);
@@ -93,66 +101,55 @@ fn drop_empty(value: &mut Value, names: &[&str]) {
     }
 }
 
-/// Completes a new object: identity, age, and what its kind sets by itself.
+/// Completes a new object: identity, age, and what is set where its author was silent.
 pub(super) fn complete(store: &mut Store, kind: &Kind, object: &mut Value) {
     let uid = format!("00000000-0000-4000-8000-{:012x}", store.next());
     let created = store.now();
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        for given in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
+        for given in
+            ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"]
         {
             metadata.remove(given);
         }
         metadata.insert("uid".to_owned(), json!(uid));
         metadata.insert("creationTimestamp".to_owned(), created);
-        metadata.remove("generation");
-        if kind.generation {
-            metadata.insert("generation".to_owned(), json!(1));
+    }
+    let usual = match kind.plural {
+        "pods" => json!({
+            "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
+            "schedulerName": "default-scheduler", "securityContext": {}, "enableServiceLinks": true,
+        }),
+        "deployments" | "replicasets" | "statefulsets" => json!({"replicas": 1}),
+        "nodes" => json!({}),
+        _ => return,
+    };
+    if !object["spec"].is_object() {
+        object["spec"] = json!({});
+    }
+    if let (Some(spec), Value::Object(usual)) = (object["spec"].as_object_mut(), usual) {
+        for (name, value) in usual {
+            spec.entry(name).or_insert(value);
         }
     }
-    if kind.status && !kind.born_with_status {
-        object["status"] = json!({});
+}
+
+/// Sets what a new object begins with, whatever its author says.
+pub(super) fn begin(kind: &Kind, object: &mut Value) {
+    if kind.has(Generation) {
+        object["metadata"]["generation"] = json!(1);
     }
-    match kind.plural {
-        "pods" => complete_pod(object),
-        "nodes" => {
-            default(object, "spec", json!({}));
-        }
+    if !kind.has(Status) || kind.has(BornWithStatus) {
+        return;
+    }
+    object["status"] = match kind.plural {
+        "pods" => json!({"phase": "Pending", "qosClass": "BestEffort"}),
         "namespaces" => {
-            object["status"] = json!({"phase": "Active"});
             object["spec"] = json!({"finalizers": ["kubernetes"]});
+            json!({"phase": "Active"})
         }
         "poddisruptionbudgets" => {
-            object["status"] = json!({
-                "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0,
-            })
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
         }
-        "deployments" | "replicasets" | "statefulsets" => {
-            default(&mut object["spec"], "replicas", json!(1));
-        }
-        _ => {}
-    }
-}
-
-fn complete_pod(pod: &mut Value) {
-    pod["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
-    let spec = &mut pod["spec"];
-    for (name, value) in [
-        ("restartPolicy", json!("Always")),
-        ("terminationGracePeriodSeconds", json!(30)),
-        ("dnsPolicy", json!("ClusterFirst")),
-        ("schedulerName", json!("default-scheduler")),
-        ("securityContext", json!({})),
-        ("enableServiceLinks", json!(true)),
-    ] {
-        default(spec, name, value);
-    }
-}
-
-fn default(value: &mut Value, name: &str, to: Value) {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    if let Some(fields) = value.as_object_mut() {
-        fields.entry(name).or_insert(to);
-    }
+        _ => json!({}),
+    };
 }

@@ -15,7 +15,7 @@ pub(super) fn apply(content_type: &str, object: &Value, body: &[u8]) -> Result<V
                 serde_json::from_slice(body).map_err(|error| Failure::bad_request(error.to_string()))?;
             json_patch::patch(&mut patched, &patch).map_err(|error| Failure::unpatchable(&error.to_string()))?;
         }
-        other => return Err(Failure::unsupported_media_type(other)),
+        _ => return Err(Failure::unsupported_media_type()),
     }
     Ok(patched)
 }
@@ -89,27 +89,42 @@ fn merge_field(fields: &mut Map<String, Value>, name: String, value: Value) {
     }
 }
 
-fn merge_items(target: &mut Value, items: Vec<Value>, key: &str) {
-    let mut all = match target.take() {
+fn merge_items(target: &mut Value, patch: Vec<Value>, key: &str) {
+    let mut left = match target.take() {
         Value::Array(all) => all,
         _ => Vec::new(),
     };
-    for item in items {
-        let at = all.iter().position(|other| other[key] == item[key]);
-        match (item["$patch"].as_str(), at) {
-            (Some("replace"), _) => all.clear(),
-            (Some("delete"), Some(at)) => drop(all.remove(at)),
-            (Some("delete"), None) => {}
-            (_, Some(at)) => merge_strategically(&mut all[at], item),
-            (_, None) => {
-                all.push(Value::Null);
-                if let Some(last) = all.last_mut() {
-                    merge_strategically(last, item);
-                }
+    let order: Vec<Value> = left.iter().map(|item| item[key].clone()).collect();
+    let mut merged = Vec::new();
+    for item in patch {
+        let mut now = match left.iter().position(|other| other[key] == item[key]) {
+            Some(at) => left.remove(at),
+            None => Value::Null,
+        };
+        match item["$patch"].as_str() {
+            Some("replace") => left.clear(),
+            Some("delete") => {}
+            _ => {
+                merge_strategically(&mut now, item);
+                merged.push(now);
             }
         }
     }
-    *target = Value::Array(all);
+    *target = Value::Array(weave(left, merged, |item| order.iter().position(|other| *other == item[key])));
+}
+
+/// What the patch does not name keeps its place before those that were behind it; what is new comes as early as it can.
+fn weave(left: Vec<Value>, merged: Vec<Value>, place: impl Fn(&Value) -> Option<usize>) -> Vec<Value> {
+    let mut woven = Vec::new();
+    let mut left = left.into_iter().peekable();
+    for item in merged {
+        while let Some(first) = left.next_if(|first| place(&item).is_some_and(|at| place(first) < Some(at))) {
+            woven.push(first);
+        }
+        woven.push(item);
+    }
+    woven.extend(left);
+    woven
 }
 
 fn without_directives(mut patch: Map<String, Value>) -> Map<String, Value> {

@@ -41,7 +41,7 @@ impl Renderer {
         }
         match self.form {
             Form::Full => events::from_stored(self.kind, object).into_owned(),
-            Form::Metadata => self.metadata(object),
+            Form::Metadata => metadata_of(object),
             Form::Table => self.table(&object["metadata"]["resourceVersion"], &[object], true),
         }
     }
@@ -59,11 +59,11 @@ impl Renderer {
                     }
                     object
                 };
-                let name = format!("{}List", self.kind.kind);
+                let name = format!("{}List", self.kind.name);
                 list(&name, &self.kind.api_version(), listing.items.iter().map(item).collect())
             }
             Form::Metadata => {
-                let items = listing.items.iter().map(|object| self.metadata(object)).collect();
+                let items = listing.items.iter().map(|object| metadata_of(object)).collect();
                 list("PartialObjectMetadataList", META, items)
             }
             Form::Table => {
@@ -81,7 +81,7 @@ impl Renderer {
         let shown = match (self.form, event["type"].as_str()) {
             (_, Some("ERROR")) => Cow::Borrowed(object),
             (Form::Full, _) => events::from_stored(self.kind, object),
-            (Form::Metadata, _) => Cow::Owned(self.metadata(object)),
+            (Form::Metadata, _) => Cow::Owned(metadata_of(object)),
             (Form::Table, word) => {
                 let rows: &[&Value] = if word == Some("BOOKMARK") { &[] } else { &[object] };
                 let table = self.table(&object["metadata"]["resourceVersion"], rows, !self.columns_sent);
@@ -92,14 +92,10 @@ impl Renderer {
         format!("{}\n", json!({"type": event["type"], "object": shown})).into()
     }
 
-    fn metadata(&self, object: &Value) -> Value {
-        json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
-    }
-
     fn table(&self, version: &Value, objects: &[&Value], with_columns: bool) -> Value {
         let now = (self.clock)();
         let row = |object: &&Value| {
-            let carried = if self.whole_rows { (*object).clone() } else { self.metadata(object) };
+            let carried = if self.whole_rows { (*object).clone() } else { metadata_of(object) };
             json!({"cells": table::cells(self.kind, object, now), "object": carried})
         };
         let rows: Vec<Value> = objects.iter().map(row).collect();
@@ -114,4 +110,8 @@ pub(super) fn with_version(object: &Value, revision: u64) -> Value {
     let mut object = object.clone();
     object["metadata"]["resourceVersion"] = json!(revision.to_string());
     object
+}
+
+fn metadata_of(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object["metadata"]})
 }

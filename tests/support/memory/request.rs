@@ -71,6 +71,9 @@ impl Request {
             }
             rest => ("", rest.to_vec()),
         };
+        if !Kind::is_served(group, version) {
+            return None;
+        }
         let Some(kind) = rest.first().and_then(|plural| Kind::at(group, version, plural)) else {
             return Some(Err(Failure::no_such_path()));
         };

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     BoxError, Shared, budgets, delete, discovery, evict,
     failure::Failure,
+    kinds::Trait::{Global, Status},
     read,
     render::Renderer,
     request::Request,
@@ -43,13 +44,12 @@ pub(super) async fn serve(shared: Arc<Shared>, user: &str, head: Parts, body: By
             return match head.uri.path() {
                 "/livez" | "/readyz" | "/healthz" => text(200, "ok"),
                 path => discovery::answer(path)
-                    .map_or_else(|| refusal(&Failure::no_such_path()), |found| whole(200, &found)),
+                    .map_or_else(|| text(404, "404 page not found\n"), |found| whole(200, &found)),
             };
         }
     };
     let call = request.call.clone();
     let cached = match shared.weather.request(&call).await {
-        Fate::Arrives => None,
         Fate::ArrivesAtCache(revision) => Some(revision),
         Fate::Breaks => return Err("the connection broke before the request was read".into()),
         Fate::IsLost => return pending().await,
@@ -58,7 +58,7 @@ pub(super) async fn serve(shared: Arc<Shared>, user: &str, head: Parts, body: By
             let revision = shared.lock().revision();
             return refusal(&watch::too_old(revision, revision));
         }
-        Fate::Expires => None,
+        Fate::Arrives | Fate::Expires => None,
     };
     let outcome = execute(&shared, request, &body, cached);
     let code = match &outcome {
@@ -97,6 +97,7 @@ fn execute(shared: &Arc<Shared>, request: Request, body: &[u8], cached: Option<u
             let listing = read::list(store, &request, cached)?;
             return Ok(Outcome::Body(200, renderer.list(&listing)));
         }
+        ("get", "status") if !request.kind.has(Status) => Err(Failure::no_such_path()),
         ("get", "" | "status") => read::get(store, &request, cached),
         (verb, subresource) => write(store, &request, verb, subresource, body),
     };
@@ -113,11 +114,11 @@ fn write(
     subresource: &str,
     body: &[u8],
 ) -> Result<write::Reply, Failure> {
-    if subresource == "status" && !request.kind.status {
+    if subresource == "status" && !request.kind.has(Status) {
         return Err(Failure::no_such_path());
     }
     match (verb, subresource) {
-        ("create", "") if request.kind.namespaced == !request.call.namespace.is_empty() => {
+        ("create", "") if request.kind.has(Global) == request.call.namespace.is_empty() => {
             write::create(store, request, body)
         }
         ("create", "eviction") if request.kind.plural == "pods" => evict::evict(store, request, body),

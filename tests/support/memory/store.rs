@@ -1,10 +1,6 @@
 //! The objects, their one history, and who hears of it.
 
-use std::{
-    collections::BTreeMap,
-    fmt::{self, Debug},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -169,15 +165,8 @@ impl Store {
     fn tell(&mut self, change: Change) {
         let change = Arc::new(change);
         self.history.push(change.clone());
-        self.audience.retain(|(filter, sender)| match filter.concerns(&change) {
-            true => sender.send(change.clone()).is_ok(),
-            false => !sender.is_closed(),
+        self.audience.retain(|(filter, sender)| {
+            if filter.concerns(&change) { sender.send(change.clone()).is_ok() } else { !sender.is_closed() }
         });
-    }
-}
-
-impl Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("revision", &self.revision).field("objects", &self.objects.len()).finish()
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn columns(kind: &Kind) -> Value {
     };
     let column = |(index, (name, priority)): (usize, &(&str, u8))| {
         let format = if index == 0 && *name == "Name" { "name" } else { "" };
-        let kind = if *name == "Allowed Disruptions" { "integer" } else { "string" };
+        let kind = if ["Allowed Disruptions", "Data"].contains(name) { "integer" } else { "string" };
         json!({"name": name, "type": kind, "format": format, "description": name, "priority": priority})
     };
     Value::Array(columns.iter().enumerate().map(column).collect())
@@ -80,7 +80,7 @@ pub(super) fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
         "leases" => vec![name.clone(), json!(spec["holderIdentity"].as_str().unwrap_or_default()), age],
         "configmaps" => {
             let size = |part: &Value| part.as_object().map_or(0, serde_json::Map::len);
-            vec![name.clone(), json!((size(&object["data"]) + size(&object["binaryData"])).to_string()), age]
+            vec![name.clone(), json!(size(&object["data"]) + size(&object["binaryData"])), age]
         }
         "namespaces" => vec![name.clone(), status["phase"].clone(), age],
         _ => vec![name.clone(), age],
@@ -114,6 +114,10 @@ fn roles(node: &Value) -> String {
 fn machine(status: &Value) -> Vec<Value> {
     let info = &status["nodeInfo"];
     let known = |name: &str| json!(info[name].as_str().filter(|text| !text.is_empty()).unwrap_or("<unknown>"));
+    let kernel = match (known("kernelVersion").as_str(), info["architecture"].as_str()) {
+        (Some(version), Some(architecture)) => json!(format!("{version} ({architecture})")),
+        (version, _) => json!(version),
+    };
     let address = |kind: &str| {
         let mut all = status["addresses"].as_array().into_iter().flatten();
         json!(
@@ -125,7 +129,7 @@ fn machine(status: &Value) -> Vec<Value> {
         address("InternalIP"),
         address("ExternalIP"),
         known("osImage"),
-        known("kernelVersion"),
+        kernel,
         known("containerRuntimeVersion"),
     ]
 }

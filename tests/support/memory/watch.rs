@@ -164,7 +164,7 @@ fn bookmark(request: &Request, revision: u64, ends_initial: bool) -> Value {
     if ends_initial {
         metadata["annotations"] = json!({INITIAL_END: "true"});
     }
-    let object = json!({"kind": request.kind.kind, "apiVersion": request.kind.api_version(), "metadata": metadata});
+    let object = json!({"kind": request.kind.name, "apiVersion": request.kind.api_version(), "metadata": metadata});
     json!({"type": "BOOKMARK", "object": object})
 }
 

@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 use super::{
     events,
     failure::Failure,
-    kinds::Kind,
+    kinds::{
+        Kind,
+        Trait::{BornWithStatus, CreatedByUpdate, Generation, Global, NeedsVersion, Status},
+    },
     managed::{self, Author},
-    object::{check_texts, complete, decode, tidy},
+    object::{begin, check_texts, complete, decode, tidy},
     patch,
     request::Request,
     store::{Key, Store},
@@ -37,7 +40,7 @@ fn create_decoded(store: &mut Store, request: &Request, mut object: Value) -> Re
     let kind = request.kind;
     let name = name_it(store, kind, &mut object)?;
     let namespace = &request.call.namespace;
-    if kind.namespaced && store.get(&namespace_key(namespace)).is_none() {
+    if !kind.has(Global) && store.get(&namespace_key(namespace)).is_none() {
         return Err(Failure::not_found_namespace(namespace));
     }
     let key = request.key_of(&name);
@@ -45,7 +48,11 @@ fn create_decoded(store: &mut Store, request: &Request, mut object: Value) -> Re
         return Err(Failure::exists(kind, &name));
     }
     complete(store, kind, &mut object);
+    if kind.has(Status) && !kind.has(BornWithStatus) {
+        object["status"] = json!({});
+    }
     managed::track(&author(store, request), &Value::Null, &mut object);
+    begin(kind, &mut object);
     let object = if request.is_dry(&Value::Null) { Arc::new(object) } else { store.put(key, object) };
     Ok(Reply { code: 201, object })
 }
@@ -62,21 +69,20 @@ pub(super) fn replace(store: &mut Store, request: &Request, body: &[u8]) -> Resu
     new["metadata"]["name"] = json!(name);
     let version = new["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
     let Some(old) = store.get(&request.key()) else {
-        return if kind.created_by_update && version.is_empty() {
+        if new["metadata"]["uid"].is_string() {
+            return Err(other_uid(request, &new, &Value::Null));
+        }
+        return if kind.has(CreatedByUpdate) && version.is_empty() {
             create_decoded(store, request, new)
         } else {
             Err(Failure::not_found(kind, name))
         };
     };
-    if version.is_empty() && !kind.unconditional {
-        let (field, why) = ("metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
-        return Err(Failure::invalid(kind, name, field, "FieldValueInvalid", why));
+    if version.is_empty() && kind.has(NeedsVersion) {
+        return Err(Failure::version_needed(kind, name));
     }
-    let (asked, is) = (&new["metadata"]["uid"], &old["metadata"]["uid"]);
-    if asked.is_string() && asked != is {
-        let why =
-            format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", bare(asked), bare(is));
-        return Err(Failure::conflict(kind, name, &why));
+    if new["metadata"]["uid"].is_string() && new["metadata"]["uid"] != old["metadata"]["uid"] {
+        return Err(other_uid(request, &new, &old));
     }
     update(store, request, &old, new)
 }
@@ -108,8 +114,7 @@ fn update(store: &mut Store, request: &Request, old: &Arc<Value>, mut new: Value
     }
     let uid = &new["metadata"]["uid"];
     if uid.is_string() && *uid != old["metadata"]["uid"] {
-        let why = format!("Invalid value: {uid}: field is immutable");
-        return Err(Failure::invalid(kind, name, "metadata.uid", "FieldValueInvalid", &why));
+        return Err(Failure::other_uid(kind, name, uid));
     }
     keep(request, old, &mut new);
     tidy(&mut new);
@@ -138,7 +143,7 @@ fn keep(request: &Request, old: &Value, new: &mut Value) {
         new["metadata"] = metadata;
         new["status"] = status;
         new["metadata"]["ownerReferences"] = old["metadata"]["ownerReferences"].clone();
-    } else if kind.status {
+    } else if kind.has(Status) {
         new["status"] = old["status"].clone();
     }
     for field in [
@@ -153,7 +158,7 @@ fn keep(request: &Request, old: &Value, new: &mut Value) {
     ] {
         new["metadata"][field] = old["metadata"][field].clone();
     }
-    if kind.generation && new["spec"] != old["spec"] {
+    if kind.has(Generation) && new["spec"] != old["spec"] {
         let generation = old["metadata"]["generation"].as_u64().unwrap_or_default();
         new["metadata"]["generation"] = json!(generation + 1);
     }
@@ -190,6 +195,18 @@ pub(super) fn author<'a>(store: &Store, request: &'a Request) -> Author<'a> {
     Author { manager, kind, subresource, time: store.now() }
 }
 
-fn bare(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+/// A replace is meant for an object of another UID, or for one that is gone.
+fn other_uid(request: &Request, new: &Value, old: &Value) -> Failure {
+    let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let Key { resource, namespace, name } = request.key();
+    let key =
+        [resource, &namespace, &name].map(|part| if part.is_empty() { String::new() } else { format!("/{part}") });
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry{}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {}, UID in object meta: {}",
+        key.concat(),
+        uid(new),
+        uid(old)
+    );
+    Failure::conflict(request.kind, &name, &why)
 }

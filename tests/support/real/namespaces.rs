@@ -17,6 +17,8 @@ use crate::{control_plane::binary, process::output, scratch::Scratch};
 
 /// Names the directory in which nodes make their cgroups; being set, it says that we are inside.
 const INSIDE: &str = "REAL_NODES_CGROUP";
+/// Names the process outside that waits for this one.
+const OUTSIDE: &str = "REAL_NODES_OUTSIDE";
 /// What nodes take of the machine, beside root: these programs, of util-linux, iproute2 and systemd-container.
 const PROGRAMS: [&str; 6] = ["setpriv", "unshare", "nsenter", "mount", "ip", "systemd-nspawn"];
 /// The address of the bridge, and so of the API server for the nodes.
@@ -66,10 +68,17 @@ pub fn rerun(arguments: &[&str]) -> Result<(Command, Place)> {
     command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]);
     command.args(["--mount-proc", "--propagation", "private"]);
     command.arg(std::env::current_exe().context("asking for the path of this program")?);
-    command.args(arguments).env(INSIDE, &place.cgroup.0);
+    command.args(arguments).env(INSIDE, &place.cgroup.0).env(OUTSIDE, std::process::id().to_string());
     // Inside, files are mounted, and cannot be removed before all has ended.
     command.envs(place.files.iter().map(|files| ("TMPDIR", files.path())));
     Ok((command, place))
+}
+
+/// The command that takes a person inside, where the addresses of the cluster mean something; `None` outside.
+pub fn enter() -> Option<String> {
+    // Inside, this program is the first process. Outside it is the child of the child of the program that started it.
+    let outside = std::env::var(OUTSIDE).ok()?;
+    Some(format!("nsenter -n -m -t $(pgrep -P $(pgrep -P {outside}))"))
 }
 
 /// What a program that runs inside leaves outside: its files and its cgroups. Both go with this value.

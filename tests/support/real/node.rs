@@ -21,7 +21,6 @@ use super::{namespaces::run, site};
 use crate::{
     boot::write_os_release,
     bus::FakeEngine,
-    control_plane::binary,
     nodes::FIRST_OS_VERSION,
     process::{Process, output},
 };
@@ -57,6 +56,8 @@ pub struct RealReboots {
 pub struct Power {
     /// Whether it runs.
     pub on: bool,
+    /// Whether its system bus answers.
+    pub answers: bool,
     /// How often it was booted.
     pub boots: usize,
 }
@@ -64,6 +65,7 @@ pub struct Power {
 #[derive(Debug)]
 struct State {
     reboots: RealReboots,
+    os_version: String,
     /// What `update_engine` has installed, to be booted.
     installed: Option<String>,
     /// Somebody pressed the button.
@@ -74,9 +76,10 @@ struct State {
 pub(super) struct Equipment {
     pub(super) index: usize,
     pub(super) api_port: u16,
-    pub(super) kubeconfig: String,
-    pub(super) kubelet: bool,
-    /// Programs of the host that are bound to `/usr/local/bin` of the node.
+    /// Who on the machine talks to the API server, and the kubeconfig of each.
+    pub(super) kubeconfigs: Vec<(&'static str, String)>,
+    /// Programs of the host that are bound to `/usr/local/bin` of the node. Where there is no kubelet among them,
+    /// nothing of what a kubelet needs is started.
     pub(super) programs: Vec<PathBuf>,
 }
 
@@ -106,10 +109,13 @@ impl RealNode {
             fs::create_dir_all(dir.join(folder)).with_context(|| format!("creating {folder} of {name}"))?;
         }
         write_os_release(&dir.join("upper/etc/os-release"), FIRST_OS_VERSION)?;
+        let settings = dir.join("upper/etc/kubernetes");
         let environment = format!("NODE_IP={}\nAPI_PORT={}\n", address(equipment.index), equipment.api_port);
-        fs::write(dir.join("upper/etc/kubernetes/node.env"), environment).context("writing the node's settings")?;
-        fs::write(dir.join("upper/etc/kubernetes/kubelet.kubeconfig"), &equipment.kubeconfig)
-            .context("writing kubelet's kubeconfig")?;
+        fs::write(settings.join("node.env"), environment).context("writing the node's settings")?;
+        for (user, kubeconfig) in &equipment.kubeconfigs {
+            let file = settings.join(format!("{user}.kubeconfig"));
+            fs::write(&file, kubeconfig).with_context(|| format!("writing {}", file.display()))?;
+        }
         let layers: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
         let dirs = dir.display();
         run(&format!(
@@ -117,14 +123,18 @@ impl RealNode {
             layers.join(":")
         ))?;
         let mut binds = vec![format!("--bind={dirs}/dbus:/run/dbus")];
-        let kubelet = equipment.kubelet.then(|| binary("kubelet")).transpose()?;
-        for program in kubelet.iter().chain(&equipment.programs) {
+        for program in &equipment.programs {
             let file = program.file_name().unwrap_or_default().to_string_lossy();
             binds.push(format!("--bind-ro={}:/usr/local/bin/{file}", program.display()));
         }
         fs::write(dir.join("binds"), binds.join("\n")).context("writing the list of binds")?;
         let engine = FakeEngine::at(format!("unix:path={dirs}/dbus/system_bus_socket"));
-        let state = State { reboots: RealReboots::default(), installed: None, button: true };
+        let state = State {
+            reboots: RealReboots::default(),
+            os_version: FIRST_OS_VERSION.to_owned(),
+            installed: None,
+            button: true,
+        };
         Ok(Self {
             name: name.to_owned(),
             dir: dir.to_owned(),
@@ -180,6 +190,19 @@ impl RealNode {
         self.until_power(&format!("to boot for the {boots}th time"), |power| power.on && power.boots >= boots).await
     }
 
+    /// The version of the operating system that it has booted.
+    pub fn os_version(&self) -> String {
+        self.state().os_version.clone()
+    }
+
+    /// The boot ID as the processes on the machine see it.
+    ///
+    /// # Errors
+    /// It is off.
+    pub fn boot_id(&self) -> Result<String> {
+        Ok(self.execute(&["cat", "/proc/sys/kernel/random/boot_id"])?.trim().to_owned())
+    }
+
     /// Runs a command on the machine as root and returns what it printed.
     ///
     /// # Errors
@@ -215,7 +238,7 @@ impl RealNode {
         loop {
             self.until_button().await?;
             let mut machine = self.boot()?;
-            self.power.send_modify(|power| *power = Power { on: true, boots: power.boots + 1 });
+            self.power.send_modify(|power| *power = Power { on: true, answers: false, boots: power.boots + 1 });
             let rebooting = tokio::select! {
                 status = self.run(&mut machine) => status?.code() == Some(ASKED_FOR_REBOOT),
                 () = self.failure.notified() => false,
@@ -225,7 +248,7 @@ impl RealNode {
             machine.kill()?;
             self.engine.stop().await;
             self.engine.set_silently(FakeEngine::IDLE, "");
-            self.power.send_modify(|power| power.on = false);
+            self.power.send_modify(|power| (power.on, power.answers) = (false, false));
             if rebooting {
                 let RealReboots { down, comes_back, .. } = self.state().reboots;
                 sleep(down).await;
@@ -240,6 +263,7 @@ impl RealNode {
             status = machine.wait(FOREVER) => return status,
             heard = self.resume_engine() => heard?,
         }
+        self.power.send_modify(|power| power.answers = true);
         machine.wait(FOREVER).await
     }
 
@@ -262,6 +286,7 @@ impl RealNode {
         };
         if let Some(version) = installed {
             write_os_release(&self.dir.join("root/etc/os-release"), &version)?;
+            self.state().os_version = version;
         }
         let delay = format!("KUBELET_DELAY={}\n", reboots.kubelet.as_secs());
         fs::write(self.dir.join("root/etc/kubernetes/boot.env"), delay).context("writing the boot's settings")?;

@@ -73,12 +73,20 @@ pub(super) fn add_operator(dir: &Path) -> Result<()> {
             fs::copy(&built, &archive).with_context(|| format!("copying {}", built.display()))?;
             continue;
         }
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin").join(&name);
-        ensure!(program.is_file(), "{} is not there: run `make all`", program.display());
-        let tag = image_in_manifest(&name)?;
-        pack(&tag, &program, &archive, &[])?;
+        pack(&image_in_manifest(&name)?, &built(&name)?, &archive, &[])?;
     }
     Ok(())
+}
+
+/// A program of the operator as `make all` builds it.
+///
+/// # Errors
+/// When it is not there.
+pub(super) fn built(name: &str) -> Result<PathBuf> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin").join(name);
+    ensure!(program.is_file(), "{} is not there: run `make all`", program.display());
+    // Bound into nodes, it must not depend on where we are.
+    program.canonicalize().with_context(|| format!("looking at {}", program.display()))
 }
 
 fn pack(tag: &str, program: &Path, archive: &Path, arguments: &[&str]) -> Result<()> {
@@ -103,11 +111,11 @@ pub(super) fn manifests() -> PathBuf {
 }
 
 fn kubelet_settings(settings: &KubeletSettings) -> String {
+    let status = format!("nodeStatusUpdateFrequency: {}s\n", settings.status_seconds);
     let grace = settings.shutdown_grace_seconds;
-    let mut text = format!("nodeStatusUpdateFrequency: {}s\n", settings.status_seconds);
-    if grace > 0 {
-        // A third of it for system-critical pods, as in the documentation's example.
-        text += &format!("shutdownGracePeriod: {grace}s\nshutdownGracePeriodCriticalPods: {}s\n", grace / 3);
+    if grace == 0 {
+        return status;
     }
-    text
+    // A third of it for system-critical pods, as in the documentation's example.
+    format!("{status}shutdownGracePeriod: {grace}s\nshutdownGracePeriodCriticalPods: {}s\n", grace / 3)
 }

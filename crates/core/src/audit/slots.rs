@@ -9,7 +9,7 @@ use crate::node::NodeView;
 use crate::values::Permission;
 
 /// The slots in the ledger.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Slots {
     /// By node; `None` while the ledger is lost.
     held: Option<BTreeMap<String, Held>>,
@@ -17,7 +17,7 @@ pub(super) struct Slots {
     in_progress: BTreeSet<GrantId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     slot: Slot,
     over: bool,
@@ -34,6 +34,16 @@ impl Slots {
     /// Whether the ledger is there.
     pub(super) fn are_known(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// Whether the end of the cycle of this node's slot is proven.
+    pub(super) fn is_over(&self, node: &str) -> Option<bool> {
+        self.held.as_ref()?.get(node).map(|held| held.over)
+    }
+
+    /// Every cycle that was ever seen in progress.
+    pub(super) fn cycles(&self) -> impl Iterator<Item = GrantId> {
+        self.in_progress.iter().copied()
     }
 
     pub(super) fn node_changed(

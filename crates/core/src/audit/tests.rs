@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Node;
 use super::*;
 use crate::drain::PodRef;
 use crate::ledger::{Ledger, Lost, Slot, Version};
-use crate::values::{Field, LastReboot};
+use crate::values::{Answer, Field, LastReboot, PROTOCOL, Request};
 
 const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
 const NEXT: &str = "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91";
@@ -24,7 +24,7 @@ fn world() -> World {
     for name in ["a", "b"] {
         let mut node = NodeView::from(&Node::default());
         (node.name, node.uid, node.ready, node.boot) = (name.into(), name.into(), true, BOOT.parse().ok());
-        node.needed = Some("kernel".into());
+        (node.needed, node.request) = (Some("kernel".into()), answered());
         world.nodes.insert(name, node);
         world.audit.booted(name, BOOT.parse().unwrap());
         world = world.writes(Actor::Machine, name, |_| {});
@@ -65,6 +65,10 @@ impl World {
         self.ledger(Actor::Controller, &[(name, serial)]).writes(Actor::Controller, name, |node| grant(node, serial))
     }
 
+    fn forced(self, name: &'static str) -> Self {
+        self.writes(Actor::Person, name, |node| node.permission = Field::Set(Permission::Now))
+    }
+
     fn draining(self, name: &'static str, serial: &'static str) -> Self {
         self.writes(Actor::Agent, name, |node| {
             node.unschedulable = true;
@@ -94,6 +98,18 @@ impl World {
 
 fn id(serial: &str) -> GrantId {
     format!("{BOOT}.{serial}").parse().unwrap()
+}
+
+fn answered() -> Field<Answer> {
+    Field::Set(Answer::Compatible(Request {
+        protocol: PROTOCOL,
+        boot: BOOT.parse().unwrap(),
+        os_version: None,
+        since: jiff::Timestamp::UNIX_EPOCH,
+        sources: Vec::new(),
+        attempts: 0,
+        not_before: None,
+    }))
 }
 
 fn grant(node: &mut NodeView, serial: &str) {
@@ -131,7 +147,7 @@ fn s1_a_slot_is_taken_within_the_limit_only() {
     let one = || world().granted("a", "1");
     check(one(), &[]);
     check(one().ledger(Actor::Controller, &[("a", "1"), ("b", "2")]), &[Fault::SlotAboveLimit { slots: 2, limit: 1 }]);
-    let forced = one().writes(Actor::Agent, "b", |node| node.in_progress = progress(Phase::Draining, "now-9"));
+    let forced = one().forced("b").draining("b", "now-9");
     check(forced.ledger(Actor::Controller, &[("a", "1"), ("b", "now-9")]), &[]);
 }
 
@@ -156,7 +172,7 @@ fn s2_the_point_of_no_return_needs_a_permission_and_a_slot() {
     check(draining().rebooting("a", "2"), &[Fault::CommitWithoutPermission]);
     let freed = draining().ledger(Actor::Person, &[]);
     check(freed.rebooting("a", "1"), &[Fault::CommitWithoutSlot]);
-    let forced = || world().writes(Actor::Person, "a", |node| node.permission = Field::Set(Permission::Now));
+    let forced = || world().forced("a");
     check(forced().draining("a", "now-9").rebooting("a", "now-9"), &[]);
 }
 
@@ -213,11 +229,47 @@ fn s5_a_pause_and_an_uncordon_before_the_point_of_no_return_are_honoured() {
 }
 
 #[test]
-fn s5_a_pause_leaves_a_force_where_it_is() {
-    let forced = || {
-        let now = |node: &mut NodeView| node.permission = Field::Set(Permission::Now);
-        world().writes(Actor::Person, "a", now).draining("a", "now-9")
+fn s5_a_grant_is_for_a_node_that_asks_and_is_answered_and_is_not_paused() {
+    let grant_after = |change: fn(&mut NodeView)| world().writes(Actor::Person, "a", change).granted("a", "1");
+    check(grant_after(|_| {}), &[]);
+    check(grant_after(|node| node.needed = None), &[Fault::GrantUnasked]);
+    check(grant_after(|node| node.request = Field::Absent), &[Fault::GrantUnasked]);
+    check(grant_after(|node| node.boot = NEXT.parse().ok()), &[Fault::GrantUnasked]);
+    check(grant_after(|node| node.paused = Some("x".into())), &[Fault::GrantUnasked]);
+    check(grant_after(|node| node.permission = Field::Malformed(String::new())), &[Fault::GrantUnasked]);
+    check(grant_after(|node| node.in_progress = Field::Malformed(String::new())), &[Fault::GrantUnasked]);
+}
+
+#[test]
+fn s5_a_drain_begins_with_its_permission_and_without_a_pause() {
+    check(world().granted("a", "1").draining("a", "1"), &[]);
+    check(world().granted("a", "1").draining("a", "2"), &[Fault::StartWithoutPermission]);
+    check(world().draining("a", "now-9"), &[Fault::StartWithoutPermission]);
+    let paused = world().forced("a").writes(Actor::Person, "a", |node| node.paused = Some("x".into()));
+    check(paused.draining("a", "now-9"), &[Fault::StartWithoutPermission]);
+    let pass_on = |world: World| world.draining("a", "1").rebooting("a", "1");
+    let restored = pass_on(world().granted("a", "1")).writes(Actor::Person, "a", |node| {
+        (node.in_progress, node.permission) = (Field::Absent, Field::Absent);
+    });
+    check(restored.rebooting("a", "1"), &[]);
+}
+
+#[test]
+fn s5_nothing_is_given_back_when_the_shutdown_has_begun() {
+    let committed = |begun| {
+        let mut world = world().granted("a", "1").draining("a", "1").rebooting("a", "1");
+        if begun {
+            world.audit.going_down("a");
+        }
+        world.writes(Actor::Agent, "a", |node| report(node, Outcome::GaveBack, EndReason::ProgressRemoved, "1"))
     };
+    check(committed(true), &[Fault::GaveBackTooLate]);
+    check(committed(false), &[]);
+}
+
+#[test]
+fn s5_a_pause_leaves_a_force_where_it_is() {
+    let forced = || world().forced("a").draining("a", "now-9");
     let ends = |reason, permission| {
         forced().writes(Actor::Agent, "a", move |node| {
             report(node, Outcome::GaveBack, reason, "now-9");
@@ -242,7 +294,10 @@ fn s5_what_a_person_removes_is_not_renewed_at_once() {
     check(removed().granted("a", "2"), &[Fault::GrantRenewed]);
     check(World { seconds: 30, ..removed() }.granted("a", "2"), &[]);
     let ended = |change: fn(&mut NodeView)| {
-        let report = |node: &mut NodeView| report(node, Outcome::GaveBack, EndReason::UncordonedByOther, "1");
+        let report = |node: &mut NodeView| {
+            report(node, Outcome::GaveBack, EndReason::UncordonedByOther, "1");
+            node.permission = Field::Absent;
+        };
         let ended = world().granted("a", "1").draining("a", "1").writes(Actor::Person, "a", change);
         ended.writes(Actor::Agent, "a", report).ledger(Actor::Controller, &[])
     };
@@ -280,7 +335,7 @@ fn s6_a_slot_is_freed_by_evidence_alone() {
 fn s6_a_slot_passes_only_to_a_cycle_that_is_in_progress() {
     let taken_over = |world: World| world.ledger(Actor::Controller, &[("a", "now-9")]);
     check(taken_over(world().granted("a", "1")), &[Fault::SlotFreedWithoutEvidence]);
-    check(taken_over(world().granted("a", "1").draining("a", "now-9")), &[]);
+    check(taken_over(world().granted("a", "1").forced("a").draining("a", "now-9")), &[]);
 }
 
 #[test]

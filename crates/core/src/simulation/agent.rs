@@ -41,8 +41,8 @@ impl Agent {
         self.watch(world, host);
         let Some(node) = self.newest.clone() else { return Ok(false) };
         self.memory.observe(&node, self.now(world));
-        self.memory.observe_budgets(&self.budgets, self.now(world));
         let view = world.hosts[host].machine.host_view(self.pods.clone(), self.budgets.clone(), false, world.mono);
+        self.memory.observe_host(&view, self.now(world));
         let decided = self.decide(world, &node, &view, false);
         self.wake = decided.wake.map(|delay| world.mono + delay);
         match decided.action {

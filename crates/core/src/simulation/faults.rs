@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::api::ApiNode;
 use super::controller::Controller;
-use super::world::{ApiNode, Failure, Late, World};
+use super::world::{Failure, Late, World};
 use crate::annotations as key;
 use crate::audit::Actor;
 use crate::quota::Quota;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::agent::Agent;
+use super::api::ApiNode;
 use super::budget::LABEL;
 use super::random::Random;
-use super::world::{ApiNode, World};
+use super::world::World;
 use crate::audit::Actor;
-use crate::drain::{Budgets, Nature, PodRef, PodView, Refusal};
+use crate::drain::{Attachments, Budgets, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
 use crate::step::{CallReply, Engine, EvictReply, HostView};
 
@@ -99,6 +100,7 @@ impl Machine {
             engine: self.engine.clone(),
             pods,
             budgets,
+            attachments: Attachments::default(),
             preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
             other_manager: None,
         }
@@ -234,6 +236,7 @@ impl World {
             _ => {
                 if machine.power == Power::Up {
                     machine.power = Power::Preparing(down_at);
+                    self.audit.going_down(&name);
                 }
                 CallReply::MayHappen
             }

@@ -1,21 +1,19 @@
 //! The API server, the machines and the pods: what is true. Every change goes through the [`Audit`].
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::agent::Agent;
+use super::api::{ApiNode, Map, Refused};
 use super::budget::Budget;
 use super::controller::Controller;
 use super::machine::Machine;
 use super::random::Random;
 use crate::Now;
-use crate::annotations::NodePatch;
+use crate::annotations::{self as key, NodePatch};
 use crate::audit::{Actor, Audit, Fault, Violation};
-use crate::ledger::{DATA_KEY, Ledger, LedgerState, Version};
+use crate::ledger::{Ledger, LedgerState};
 use crate::node::NodeView;
 
 /// Why a call did not do what it was to do.
@@ -31,17 +29,13 @@ pub(super) enum Failure {
     Crash,
 }
 
-/// A Node as the API server has it.
-#[derive(Clone, Default)]
-pub(super) struct ApiNode {
-    pub(super) uid: String,
-    pub(super) version: u64,
-    pub(super) annotations: BTreeMap<String, String>,
-    pub(super) labels: BTreeMap<String, String>,
-    /// The field managers of `spec.unschedulable`; `None`: not cordoned.
-    pub(super) cordon: Option<Vec<String>>,
-    pub(super) boot: String,
-    pub(super) ready: bool,
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Conflict => Self::Conflict,
+            Refused::Gone => Self::Gone,
+        }
+    }
 }
 
 /// A node with everything on it.
@@ -53,14 +47,6 @@ pub(super) struct Host {
     pub(super) machine: Machine,
     /// `None` while it is at work or its machine is down.
     pub(super) agent: Option<Agent>,
-}
-
-/// The ConfigMap of the ledger.
-#[derive(Clone)]
-pub(super) struct Map {
-    uid: String,
-    version: u64,
-    data: Option<String>,
 }
 
 /// A write whose client has given up waiting, and that arrives later.
@@ -182,7 +168,7 @@ impl World {
     pub(super) fn set_node(&mut self, actor: Actor, host: usize, node: Option<ApiNode>) {
         self.version += 1;
         let node = node.map(|node| ApiNode { version: self.version, ..node });
-        let view = node.as_ref().map(|node| NodeView::from(&to_k8s(&self.hosts[host].name, node)));
+        let view = node.as_ref().map(|node| node.view(&self.hosts[host].name));
         let name = self.hosts[host].name.clone();
         let before = self.hosts[host].api.take().unwrap_or_default();
         self.tell(|| {
@@ -203,30 +189,10 @@ impl World {
     /// A merge patch of the operator reaches the API server.
     pub(super) fn apply(&mut self, actor: Actor, host: usize, body: &Value) -> Result<NodeView, Failure> {
         let before = self.hosts[host].api.clone().ok_or(Failure::Gone)?;
-        if body["metadata"]["uid"] != json!(before.uid) {
-            return Err(Failure::Gone);
-        }
-        if body["metadata"]["resourceVersion"] != json!(before.version.to_string()) {
-            return Err(Failure::Conflict);
-        }
-        let mut after = before.clone();
-        for (key, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
-            match value.as_str() {
-                Some(value) => after.annotations.insert(key.clone(), value.to_owned()),
-                None => after.annotations.remove(key),
-            };
-        }
-        let unschedulable = body.pointer("/spec/unschedulable");
-        match unschedulable {
-            Some(Value::Null) => after.cordon = None,
-            Some(_) if after.cordon.is_none() => {
-                let manager = if actor == Actor::Agent { "reboot-agent" } else { "reboot-controller" };
-                after.cordon = Some(vec![manager.into()]);
-            }
-            _ => {}
-        }
+        let manager = if actor == Actor::Agent { key::AGENT_MANAGER } else { key::CONTROLLER_MANAGER };
+        let after = before.merged(manager, body)?;
         // A write that changes nothing does not raise the resourceVersion.
-        if (&after.annotations, &after.cordon) != (&before.annotations, &before.cordon) {
+        if after != before {
             self.set_node(actor, host, Some(after));
         }
         self.view(host).cloned().ok_or(Failure::Gone)
@@ -260,7 +226,7 @@ impl World {
     }
 
     pub(super) fn read_ledger(&self) -> LedgerState {
-        LedgerState::read(self.map.as_ref().map(to_config_map).as_ref())
+        Map::read(self.map.as_ref())
     }
 
     pub(super) fn create_ledger(&mut self) {
@@ -282,19 +248,14 @@ impl World {
     }
 
     pub(super) fn apply_ledger(&mut self, ledger: &Ledger) -> Result<Ledger, Failure> {
-        let map = self.map.as_mut().ok_or(Failure::Gone)?;
-        if map.uid != ledger.version.uid || map.version.to_string() != ledger.version.resource_version {
-            return Err(Failure::Conflict);
-        }
-        let data = Some(ledger.to_data());
-        if map.data != data {
+        let before = self.map.clone().ok_or(Failure::Gone)?;
+        let after = before.replaced(ledger)?;
+        if after != before {
             self.version += 1;
-            (map.version, map.data) = (self.version, data);
+            self.map = Some(Map { version: self.version, ..after });
             self.ledger_written(Actor::Controller);
         }
-        let version = self.map.as_ref().map(|map| (map.uid.clone(), map.version.to_string()));
-        let (uid, resource_version) = version.ok_or(Failure::Gone)?;
-        Ok(Ledger::complete(Version { uid, resource_version }, ledger.slots().to_vec()))
+        self.read_ledger().known().cloned().ok_or(Failure::Gone)
     }
 
     /// A person deletes the ledger, or writes nonsense into it.
@@ -345,46 +306,4 @@ fn difference(before: &ApiNode, after: &ApiNode) -> String {
     let removed = before.annotations.keys().filter(|key| !after.annotations.contains_key(*key));
     words.extend(removed.map(|key| shorten(&format!("-{key}"))));
     words.join(" ")
-}
-
-fn to_config_map(map: &Map) -> ConfigMap {
-    ConfigMap {
-        metadata: ObjectMeta {
-            uid: Some(map.uid.clone()),
-            resource_version: Some(map.version.to_string()),
-            ..ObjectMeta::default()
-        },
-        data: map.data.clone().map(|data| BTreeMap::from([(DATA_KEY.to_owned(), data)])),
-        ..ConfigMap::default()
-    }
-}
-
-fn to_k8s(name: &str, node: &ApiNode) -> Node {
-    let managed = |manager: &String| ManagedFieldsEntry {
-        manager: Some(manager.clone()),
-        fields_v1: Some(FieldsV1(json!({ "f:spec": { "f:unschedulable": {} } }))),
-        ..ManagedFieldsEntry::default()
-    };
-    let ready = if node.ready { "True" } else { "Unknown" };
-    Node {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            uid: Some(node.uid.clone()),
-            resource_version: Some(node.version.to_string()),
-            annotations: Some(node.annotations.clone()),
-            labels: Some(node.labels.clone()),
-            managed_fields: node.cordon.as_ref().map(|managers| managers.iter().map(managed).collect()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(NodeSpec { unschedulable: node.cordon.is_some().then_some(true), ..NodeSpec::default() }),
-        status: Some(NodeStatus {
-            conditions: Some(vec![NodeCondition {
-                type_: "Ready".into(),
-                status: ready.into(),
-                ..NodeCondition::default()
-            }]),
-            node_info: Some(NodeSystemInfo { boot_id: node.boot.clone(), ..NodeSystemInfo::default() }),
-            ..NodeStatus::default()
-        }),
-    }
 }

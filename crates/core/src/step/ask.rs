@@ -59,13 +59,14 @@ fn tidy(s: &Situation<'_>) -> NodePatch {
 
 /// A grant under this boot: begin, or say at once that it will not be used.
 fn take_up(s: &Situation<'_>, id: GrantId) -> Step {
+    if s.node.cordon_is_ours() {
+        // The cycle had begun: its cordon is there and its annotation is not.
+        return cycle::removed_from_earlier_run(s, &begin(s, id));
+    }
     let unwilling = if s.node.paused.is_some() {
         Some(EndReason::Paused)
     } else if asking(s).is_empty() {
         Some(EndReason::NotNeeded)
-    } else if s.node.cordon_is_ours() {
-        // The cycle had begun: its cordon is there and its annotation is not.
-        Some(EndReason::ProgressRemoved)
     } else {
         None
     };

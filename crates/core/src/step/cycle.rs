@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::drain::{self, Progress};
+use super::drain::{self, Going, Progress};
 use super::memory::CallReply;
 use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
 use crate::annotations::{self as key, NodePatch};
@@ -33,12 +33,20 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
         // That cycle is over for the controller too: this is the next one.
         return ask::idle(s, boot);
     }
-    // An earlier run of this agent may have passed the point of no return and called logind.
-    if lost.phase == Phase::Rebooting && !s.fresh {
+    match lost.phase {
+        Phase::Rebooting => removed_from_earlier_run(s, lost),
+        Phase::Draining => give_back(s, lost, EndReason::ProgressRemoved, None),
+    }
+}
+
+/// The same under a cycle of an earlier run of this agent, which may have passed the point of no return and called
+/// logind. What this run did not see on the Node, the machine still knows.
+pub(super) fn removed_from_earlier_run(s: &Situation<'_>, lost: &InProgress) -> Step {
+    if !s.fresh {
         return refresh("Rebooting: looking whether the shutdown is under way");
     }
-    if lost.phase == Phase::Rebooting && s.host.preparing_for_shutdown == Some(true) {
-        return restore(s, lost);
+    if s.host.preparing_for_shutdown == Some(true) {
+        return restore(s, &InProgress { phase: Phase::Rebooting, ..lost.clone() });
     }
     give_back(s, lost, EndReason::ProgressRemoved, None)
 }
@@ -79,19 +87,47 @@ fn is_forced(s: &Situation<'_>) -> bool {
 
 fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     let left = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now));
-    let step = match drain::progress(s) {
-        Progress::Done => return if s.fresh { commit(s, progress) } else { refresh("Draining: done") },
-        Progress::NotListed => Step::wait("Draining: listing the pods of this node"),
-        Progress::Going(going) => going.step(),
+    let going = match drain::progress(s) {
+        Progress::Detaching(volumes, wait) if !left.is_zero() => return detaching(volumes, wait.min(left)),
+        // The pods are gone, which is what the timeout is about: no reason to give the drain up.
+        Progress::Detaching(volumes, _) => return end(s, progress, &Left::Volumes(volumes.unwrap_or_default())),
+        Progress::Done(volumes) => return end(s, progress, &Left::Volumes(volumes)),
+        Progress::NotListed => None,
+        Progress::Going(going) => Some(going),
     };
-    if left.is_zero() {
-        return match s.policy.on_drain_timeout {
-            OnDrainTimeout::GiveUp => give_back(s, progress, EndReason::DrainTimedOut, step.status),
-            OnDrainTimeout::Reboot if s.fresh && s.host.pods.is_some() => commit(s, progress),
-            OnDrainTimeout::Reboot => refresh("Draining: timed out; rebooting with the pods that are left"),
+    if left.is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot {
+        return match going {
+            Some(going) => end(s, progress, &Left::Pods(going.left)),
+            None => refresh("Draining: timed out; listing the pods that are left"),
         };
     }
+    let step = going.map_or_else(|| Step::wait("Draining: listing the pods of this node"), Going::step);
+    if left.is_zero() {
+        return give_back(s, progress, EndReason::DrainTimedOut, step.status);
+    }
     step.wake_in(left)
+}
+
+fn detaching(volumes: Option<Vec<String>>, wait: Duration) -> Step {
+    let what = match volumes.as_deref() {
+        None => "listing the volumes that are attached".to_owned(),
+        Some([volume]) => format!("waiting for 1 volume ({volume}) to detach"),
+        Some(volumes) => format!("waiting for {} volumes ({}) to detach", volumes.len(), volumes.join(", ")),
+    };
+    Step::wait(format!("Draining: all pods left; {what}")).wake_in(wait)
+}
+
+/// What is still there at the end of a drain.
+enum Left {
+    /// These volumes are attached, or none is.
+    Volumes(Vec<String>),
+    /// These pods are there, and any volumes.
+    Pods(Vec<String>),
+}
+
+/// The drain is over: the point of no return, on a fresh view.
+fn end(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
+    if s.fresh { commit(s, progress, left) } else { refresh("Draining: done") }
 }
 
 fn refresh(status: &str) -> Step {
@@ -99,12 +135,22 @@ fn refresh(status: &str) -> Step {
 }
 
 /// The point of no return. Everything that could end the cycle has just been read afresh.
-fn commit(s: &Situation<'_>, progress: &InProgress) -> Step {
+fn commit(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
     let progress =
         InProgress { phase: Phase::Rebooting, spent_seconds: s.memory.spent(s.now).as_secs(), ..progress.clone() };
-    let text = format!("Drained in {}s; rebooting ({})", progress.spent_seconds, progress.id);
+    let (seconds, id) = (progress.spent_seconds, progress.id);
+    let (warning, text) = match left {
+        Left::Volumes(none) if none.is_empty() => (false, format!("Drained in {seconds}s; rebooting ({id})")),
+        Left::Volumes(volumes) => {
+            (true, format!("Drained in {seconds}s; rebooting ({id}) with volumes attached: {}", volumes.join(", ")))
+        }
+        Left::Pods(pods) => {
+            (true, format!("Not drained in {seconds}s; rebooting ({id}) with these pods: {}", pods.join(", ")))
+        }
+    };
     let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
-    let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: "Rebooting", text })));
+    let note = Note { warning, reason: "Rebooting", text };
+    let mut step = Step::new(Action::Write(patch, Some(note)));
     step.status = Some("Rebooting".to_owned());
     step
 }
@@ -136,7 +182,9 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     match drain::progress(s) {
         Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
-        Progress::Done | Progress::Going(_) => Step { status: Some(status), ..Step::new(Action::Reboot) },
+        Progress::Done(_) | Progress::Detaching(..) | Progress::Going(_) => {
+            Step { status: Some(status), ..Step::new(Action::Reboot) }
+        }
     }
 }
 

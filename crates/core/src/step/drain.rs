@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::evictions::{Evictions, Standing, Under};
+use super::volumes::{self, Detach};
 use super::{Action, Note, Situation, Step};
 use crate::drain::{BudgetView, Fate, Guard, PodRef, PodView};
 
@@ -35,14 +36,19 @@ const SHORT_GRACE: Duration = Duration::from_secs(10);
 pub(super) enum Progress {
     /// The pods have not been listed yet.
     NotListed,
-    /// Nothing that has to go is left.
-    Done,
+    /// The pods are gone, and volumes of theirs are still attached: which, where they are listed, and for how long they
+    /// are waited for.
+    Detaching(Option<Vec<String>>, Duration),
+    /// Nothing that has to go is left, apart from these volumes, which have been waited for long enough.
+    Done(Vec<String>),
     /// Some pods are left.
     Going(Going),
 }
 
 /// A drain that is not done.
 pub(super) struct Going {
+    /// The pods that have to go and are still there.
+    pub(super) left: Vec<String>,
     /// To be evicted now.
     evict: Vec<Evict>,
     /// What is told about these.
@@ -78,7 +84,11 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
     let sorted = pods.iter().map(|pod| (pod, s.policy.drain.fate(pod, since, s.now.wall)));
     let going: Vec<_> = sorted.filter(|(_, fate)| fate.must_go()).collect();
     if going.is_empty() {
-        return Progress::Done;
+        return match volumes::detach(s) {
+            Detach::Done => Progress::Done(Vec::new()),
+            Detach::Awaited(volumes, left) => Progress::Detaching(volumes, left),
+            Detach::Left(volumes) => Progress::Done(volumes),
+        };
     }
     let mut outlook = Outlook::default();
     outlook.wake_at_the_next_rung(s);
@@ -92,10 +102,11 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
         }
         None => take_turns(s, pods, &going, &mut outlook),
     }
-    let (left, gone) = (going.len(), s.memory.evictions().gone(pods));
+    let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
+    let all = left.len().saturating_add(s.memory.evictions().gone(pods));
     let blocked = outlook.blocked.map(|why| format!("; {why}")).unwrap_or_default();
-    let status = format!("Draining: {left} of {} pods left{blocked}", left.saturating_add(gone));
-    Progress::Going(Going { evict: outlook.evict, notes: outlook.told.notes(), status, retry: outlook.retry })
+    let status = format!("Draining: {} of {all} pods left{blocked}", left.len());
+    Progress::Going(Going { left, evict: outlook.evict, notes: outlook.told.notes(), status, retry: outlook.retry })
 }
 
 /// What comes of a look at all pods.

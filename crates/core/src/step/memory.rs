@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::HostView;
 use super::drain::Evict;
 use super::evictions::{EvictReply, Evictions};
+use super::volumes::Claims;
 use crate::Now;
-use crate::drain::Budgets;
 use crate::node::NodeView;
 use crate::values::{InProgress, Phase};
 
@@ -38,6 +39,7 @@ struct Cycle {
     spent_before: Duration,
     joined: Duration,
     evictions: Evictions,
+    claims: Claims,
     call: Call,
 }
 
@@ -58,6 +60,7 @@ impl Cycle {
             spent_before: Duration::from_secs(progress.spent_seconds),
             joined: now.mono,
             evictions: Evictions::none(),
+            claims: Claims::none(),
             call: Call::default(),
         }
     }
@@ -97,10 +100,13 @@ impl Memory {
         self.last_write = Some(now.mono);
     }
 
-    /// Takes in what the watch of the budgets shows. To be called before [`super::step`], with every view of them.
-    pub fn observe_budgets(&mut self, budgets: &Budgets, now: Now) {
+    /// Takes in what the watches of pods and budgets show. To be called before [`super::step`], with every view of them.
+    pub fn observe_host(&mut self, host: &HostView, now: Now) {
         if let Some(cycle) = &mut self.cycle {
-            cycle.evictions.observe(budgets, now.mono);
+            cycle.evictions.observe(&host.budgets, now.mono);
+            if let Some(pods) = &host.pods {
+                cycle.claims.observe(pods, now.mono);
+            }
         }
     }
 
@@ -159,6 +165,12 @@ impl Memory {
     pub(super) fn evictions(&self) -> &Evictions {
         static NONE: Evictions = Evictions::none();
         self.cycle.as_ref().map_or(&NONE, |cycle| &cycle.evictions)
+    }
+
+    /// The claims of the pods of this cycle.
+    pub(super) fn claims(&self) -> &Claims {
+        static NONE: Claims = Claims::none();
+        self.cycle.as_ref().map_or(&NONE, |cycle| &cycle.claims)
     }
 
     pub(super) fn seed(&self) -> u64 {

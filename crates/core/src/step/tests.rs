@@ -4,6 +4,7 @@ mod asked;
 mod cycle;
 mod drain;
 mod scene;
+mod volumes;
 
 use scene::{Scene, in_words};
 

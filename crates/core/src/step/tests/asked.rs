@@ -100,10 +100,18 @@ fn a_live_grant_that_will_not_be_used_is_given_back_at_once() {
     check("asks granted=7 paused", "write GaveBack:7:Paused request:person -reboot -in-progress");
     check("own granted=7", "write GaveBack:7:NotNeeded -reboot -in-progress -needed -request");
     check("granted=7", "write GaveBack:7:NotNeeded -reboot -in-progress");
-    check(
-        "asks granted=7 cordon=reboot-agent",
-        "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
-    );
+}
+
+#[test]
+fn an_agent_that_finds_its_cordon_without_a_cycle_looks_whether_an_earlier_run_has_called_logind() {
+    let found = "asks granted=7 cordon=reboot-agent";
+    let given_back = "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress";
+    check(found, "refresh");
+    check(&format!("{found} fresh preparing=no"), given_back);
+    for more in ["", "paused"] {
+        check(&format!("{found} {more} fresh preparing=yes"), "write restore:7");
+    }
+    check("granted=7 cordon=reboot-agent fresh preparing=yes", "write restore:7");
 }
 
 #[test]

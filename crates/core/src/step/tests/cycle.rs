@@ -1,6 +1,6 @@
 //! A cycle in progress: draining, giving back, the point of no return, logind, and the end.
 
-use super::scene::{BOOT, scene};
+use super::scene::{BOOT, Scene, scene};
 use super::*;
 
 const DRAINING: &str = "asks granted=7 draining=7 cordon=reboot-agent";
@@ -12,6 +12,14 @@ fn draining(more: &str) -> String {
 
 fn rebooting(more: &str) -> String {
     format!("{REBOOTING} {more}")
+}
+
+/// Checks how what is told with the write begins and ends.
+#[track_caller]
+fn check_note(scene: &Scene, begins: &str, ends: &str) {
+    let Action::Write(_, Some(note)) = scene.step().action else { panic!("{:?}", scene.step()) };
+    let told = format!("{} {}: {}", if note.warning { "Warning" } else { "Normal" }, note.reason, note.text);
+    assert!(told.starts_with(begins) && told.ends_with(ends), "{told:?}");
 }
 
 #[test]
@@ -116,6 +124,7 @@ fn a_drain_that_does_not_end_in_time_is_cut_short_where_the_policy_says_so() {
     let late = |more: &str| scene(&draining(&format!("force-on-timeout {more}"))).after(600);
     check_scene(&late("pods=a!"), "refresh");
     check_scene(&late("pods=a! fresh"), "write commit:7");
+    check_note(&late("pods=a!+b+d@ fresh"), "Warning Rebooting: Not drained in 600s", "pods: default/a, default/b");
     check_scene(&late("fresh"), "refresh");
     let committed = late("pods=a!").then(&rebooting("force-on-timeout fresh preparing=no pods=a!"));
     check_scene(&committed, "reboot");
@@ -289,7 +298,8 @@ fn a_malformed_in_progress_stops_the_agent_until_a_person_removes_it() {
         check_status(&format!("now paused in-progress={value}"), "remove it to go on");
     }
     check_scene(
-        &scene("asks granted=7 in-progress={} cordon=reboot-agent").then("asks granted=7 cordon=reboot-agent"),
+        &scene("asks granted=7 in-progress={} cordon=reboot-agent")
+            .then("asks granted=7 cordon=reboot-agent fresh preparing=no"),
         "write GaveBack:7:ProgressRemoved uncordon request:person@01T12:01 -reboot -in-progress",
     );
     let committed = scene(DRAINING).then(REBOOTING);

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::drain::{BudgetSeen, BudgetView, Budgets, Health, Nature, PodRef, PodView, Rules};
+use crate::drain::{
+    Attachment, Attachments, BudgetSeen, BudgetView, Budgets, Claim, Health, Nature, PodRef, PodView, Rules,
+};
 use crate::ids::{GrantId, Serial};
 use crate::node::NodeView;
 use crate::step::*;
@@ -42,6 +44,7 @@ pub(super) fn scene(words: &str) -> Scene {
         engine: Engine::Otherwise,
         pods: None,
         budgets: Budgets(Some(Vec::new())),
+        attachments: Attachments::default(),
         preparing_for_shutdown: None,
         other_manager: None,
     };
@@ -58,7 +61,7 @@ pub(super) fn scene(words: &str) -> Scene {
         scene.set_host(word);
     }
     scene.memory.observe(&scene.node, scene.now());
-    scene.memory.observe_budgets(&scene.host.budgets, scene.now());
+    scene.memory.observe_host(&scene.host, scene.now());
     scene
 }
 
@@ -75,7 +78,7 @@ impl Scene {
             self.set_host(word);
         }
         self.memory.observe(&self.node, self.now());
-        self.memory.observe_budgets(&self.host.budgets, self.now());
+        self.memory.observe_host(&self.host, self.now());
         self
     }
 
@@ -87,7 +90,7 @@ impl Scene {
     pub(super) fn restarted(mut self) -> Self {
         (self.memory, self.passed, self.run_for) = (Memory::default(), Duration::ZERO, Duration::ZERO);
         self.memory.observe(&self.node, self.now());
-        self.memory.observe_budgets(&self.host.budgets, self.now());
+        self.memory.observe_host(&self.host, self.now());
         self
     }
 
@@ -151,6 +154,8 @@ impl Scene {
             ("pods", names) => host.pods = Some(pods(names)),
             ("budgets", texts) => host.budgets = budgets(texts),
             ("no-budgets", _) => host.budgets = Budgets(None),
+            ("attached", texts) => host.attachments = attachments(texts),
+            ("no-volumes", _) => self.policy.drain.wait_for_volumes = Duration::ZERO,
             ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
@@ -161,15 +166,21 @@ impl Scene {
     }
 }
 
-/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet; `a?`: not Ready; `a^`: critical; `a=`: with an emptyDir; `web/a`: of the controller `web`, with
-/// its label. Empty: none.
+/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet; `a?`: not Ready; `a^`: critical; `a=`: with an emptyDir;
+/// `a.`: has ended; `web/a`: of the controller `web`, with its label; `a:data`: with the claim `data`. Empty: none.
 fn pods(names: &str) -> Vec<PodView> {
     let pod = |text: &str| {
-        let name = text.trim_end_matches(['!', '@', '?', '^', '=']);
+        let name = text.trim_end_matches(['!', '@', '?', '^', '=', '.']);
+        let (name, claims) = name.split_once(':').unwrap_or((name, ""));
         let controller = name.split_once('/').map(|(controller, _)| controller.to_owned());
         PodView {
             pod: PodRef { namespace: "default".into(), name: name.into(), uid: name.into() },
-            nature: if text.ends_with('@') { Nature::DaemonSet } else { Nature::Ordinary },
+            nature: match text.chars().last() {
+                Some('@') => Nature::DaemonSet,
+                Some('.') => Nature::Finished,
+                _ => Nature::Ordinary,
+            },
+            claims: claims.split(',').filter(|name| !name.is_empty()).map(claim).collect(),
             critical: text.ends_with('^'),
             empty_dir: text.ends_with('='),
             terminating: text.ends_with('!'),
@@ -180,6 +191,19 @@ fn pods(names: &str) -> Vec<PodView> {
         }
     };
     names.split('+').filter(|name| !name.is_empty()).map(pod).collect()
+}
+
+fn claim(name: &str) -> Claim {
+    Claim { namespace: "default".into(), name: name.into() }
+}
+
+/// `pv-1:data`: the volume `pv-1` of the claim `data` is attached; `pv-1`: nobody knows of which claim. Empty: none is.
+fn attachments(texts: &str) -> Attachments {
+    let attachment = |text: &str| {
+        let (volume, name) = text.split_once(':').unwrap_or((text, ""));
+        Attachment { volume: volume.into(), claim: Some(claim(name)).filter(|claim| !claim.name.is_empty()) }
+    };
+    Attachments(Some(texts.split('+').filter(|text| !text.is_empty()).map(attachment).collect()))
 }
 
 /// `web:1:7`: the budget of the app `web` allows 1 and is at version 7. Empty: there are none.

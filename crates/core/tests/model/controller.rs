@@ -1,0 +1,394 @@
+//! The controller's loop around the real [`plan`] and the real decisions on the ledger, one call to the outside at a time.
+//!
+//! A reply that is lost needs no case of its own: it leaves the controller as a crash after the call does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reboot_core::Now;
+use reboot_core::annotations::{self as key, NodePatch};
+use reboot_core::audit::Actor;
+use reboot_core::ledger::{self, Ledger, LedgerState, Slot, Verdict, Withdrawal};
+use reboot_core::node::NodeView;
+use reboot_core::plan::{Action, ClusterView, Memory, plan};
+use reboot_core::values::{Answer, Field};
+
+use super::api::Refused;
+use super::mutation::Mutation as M;
+use super::print::FIRST;
+use super::state::{Controller, Held, NodeWrite, Printed, Seen, State, Work, Write};
+use super::world::{World, boot_id, version};
+
+/// What a plan is made on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sight {
+    /// Whether one Node is seen as it was.
+    pub(crate) old: bool,
+    /// Whether everything was seen an hour ago already.
+    pub(crate) long_ago: bool,
+}
+
+impl World {
+    /// The ledger as this controller takes it.
+    fn ledger(&self, held: &Held) -> LedgerState {
+        let lost = match &held.state {
+            LedgerState::Lost(lost) => lost,
+            known @ LedgerState::Known(_) => return known.clone(),
+        };
+        match (&lost.version, &held.map) {
+            (Some(version), _) if self.is(M::LostIsEmpty) => {
+                LedgerState::Known(Ledger::complete(version.clone(), Vec::new()))
+            }
+            (Some(version), Some(map)) if self.is(M::BackupIsLedger) => {
+                let owner = |text: &String| Some(text.split_once(r#""complete":""#)?.1.split_once('"')?.0.to_owned());
+                let own = |text: &String| Some(text.replace(&owner(text)?, &version.uid));
+                let data = map.data.as_ref().and_then(own);
+                super::api::Map::read(Some(&super::api::Map { data, ..map.clone() }))
+            }
+            _ => held.state.clone(),
+        }
+    }
+
+    /// The Nodes as a watch shows them.
+    fn views(&self, state: &State, old: bool) -> Vec<Arc<Seen>> {
+        let view = |host: usize| match &state.old {
+            Some((of, seen)) if old && *of == host => Some(Arc::clone(seen)),
+            _ => state.node(host).cloned(),
+        };
+        (0..state.hosts.len()).filter_map(view).collect()
+    }
+
+    /// Everything that a plan of this controller could come to, whichever node it runs on.
+    pub(crate) fn plans(&self, state: &State, number: usize, sight: Sight) -> Vec<Action> {
+        let held = state.controllers[number].ledger.as_ref().unwrap_or(&state.map);
+        let seen = self.views(state, sight.old);
+        let nodes: Vec<NodeView> = seen.iter().map(|seen| self.taken_by_controller(&seen.view)).collect();
+        let known = match self.ledger(held) {
+            LedgerState::Known(ledger) if self.is(M::CountInsteadOfLedger) => {
+                LedgerState::Known(Ledger::complete(ledger.version, Vec::new()))
+            }
+            known => known,
+        };
+        let mut actions = self.plan(&nodes, &known, None, state.now(), sight.long_ago);
+        // Which of several nodes comes first is nothing that safety may rest on.
+        if actions.iter().any(|action| matches!(action, Action::Grant(..))) {
+            for home in &state.hosts {
+                let others = self.plan(&nodes, &known, Some(&home.name), state.now(), sight.long_ago);
+                actions.extend(others.into_iter().filter(|other| matches!(other, Action::Grant(..))));
+            }
+            actions.sort_by_cached_key(|action| format!("{action:?}"));
+            actions.dedup();
+        }
+        actions
+    }
+
+    fn plan(
+        &self,
+        nodes: &[NodeView],
+        ledger: &LedgerState,
+        home: Option<&str>,
+        now: Now,
+        long_ago: bool,
+    ) -> Vec<Action> {
+        let view = ClusterView { nodes, ledger, home };
+        let memory = self.memory(&view, now, long_ago);
+        let actions = plan(&view, &self.plan_policy, &memory, now).actions;
+        actions.into_iter().filter(|action| matters(action, nodes)).collect()
+    }
+
+    /// What a controller remembers matters for one deadline only. So it remembers either nothing or everything.
+    fn memory(&self, view: &ClusterView<'_>, now: Now, long_ago: bool) -> Memory {
+        let mut memory = Memory::default();
+        let since = if long_ago { Duration::ZERO } else { now.mono };
+        memory.observe(view, Now { mono: since, ..now });
+        memory
+    }
+
+    /// The next call to the outside of this controller; whether there was any. `action`: what it plans to do.
+    pub(crate) fn controller_turns(&self, state: &mut State, number: usize, planned: Option<(&Action, Sight)>) -> bool {
+        let mut controller = state.controllers[number].clone();
+        let held = Arc::clone(controller.ledger.get_or_insert_with(|| Arc::clone(&state.map)));
+        let work = std::mem::replace(&mut controller.work, Work::Plan);
+        let done = match (work, planned) {
+            (Work::Plan, Some((action, sight))) => self.begin(state, &held, action, sight),
+            (Work::Plan, None) | (_, Some(_)) => return false,
+            (Work::Write(write), None) => self.write(state, &write.value),
+            (Work::Expel(host, seen), None) => self.expel(state, host, &seen),
+            (Work::Create, None) => create(state),
+            (Work::List(version), None) => Ok(list(state, version)),
+            (Work::TakeIn(ledger, left), None) => Ok(self.take_in(state, ledger, left)),
+        };
+        match done {
+            Ok(Done { work, read }) => {
+                controller.work = work;
+                if read {
+                    controller.ledger = Some(Arc::clone(&state.map));
+                }
+            }
+            // The API server's own no: the ledger is read anew.
+            Err(_) => controller = Controller { ledger: None, work: Work::Plan },
+        }
+        state.controllers[number] = controller;
+        true
+    }
+
+    /// The first call of an action.
+    fn begin(&self, state: &mut State, held: &Held, action: &Action, sight: Sight) -> Result<Done, Refused> {
+        let LedgerState::Known(ledger) = self.ledger(held) else {
+            return Ok(Done::then(match version(&state.map.state) {
+                _ if state.map.state.known().is_some() => return Ok(Done::read()),
+                Some(version) => Work::List(version),
+                None => Work::Create,
+            }));
+        };
+        let host = state.index(action.node()).ok_or(Refused::Gone)?;
+        let now = state.now();
+        match action {
+            Action::Rebuild => Ok(Done::read()),
+            Action::Settle(slot) => Ok(Done::then(self.settle(state, host, &ledger, slot, sight))),
+            Action::Adopt(name) => {
+                let slot = state.node(host).and_then(|node| ledger::adoption(&node.view, ledger.slot(name), now));
+                Ok(Done::then(slot.map_or(Work::Plan, |slot| Work::of(Write::Ledger(ledger.with(slot), None)))))
+            }
+            Action::Expel(_) => {
+                Ok(Done::then(state.node(host).map_or(Work::Plan, |seen| Work::Expel(host, Arc::clone(seen)))))
+            }
+            Action::Grant(_, limit) => self.grant(state, host, &ledger, *limit, sight),
+            Action::Explain(_, waiting) => {
+                let patch = match waiting {
+                    Some(waiting) => NodePatch::default().set(key::WAITING, waiting),
+                    None => NodePatch::default().remove(key::WAITING),
+                };
+                let seen = self.seen(state, host, sight.old).ok_or(Refused::Gone)?;
+                self.send(state, Actor::Controller, host, &seen, &patch).map(|_| Done::default())
+            }
+        }
+    }
+
+    fn seen(&self, state: &State, host: usize, old: bool) -> Option<Arc<Seen>> {
+        let name = &state.hosts[host].name;
+        self.views(state, old).into_iter().find(|seen| *seen.view.name == **name)
+    }
+
+    fn grant(
+        &self,
+        state: &mut State,
+        host: usize,
+        ledger: &Ledger,
+        limit: usize,
+        sight: Sight,
+    ) -> Result<Done, Refused> {
+        let seen = self.seen(state, host, sight.old).ok_or(Refused::Gone)?;
+        let limit = if self.is(M::CountInsteadOfLedger) { usize::MAX } else { limit };
+        let Some((next, id)) = ledger.with_grant(&seen.view, limit, state.now()) else { return Ok(Done::default()) };
+        let patch = ledger::grant_patch(id);
+        let write = |then| NodeWrite { actor: Actor::Controller, host, seen: Arc::clone(&seen), patch, then };
+        if self.is(M::SkipLedger) {
+            return Ok(Done::then(Work::of(Write::Node(write(None)))));
+        }
+        if self.is(M::NodeBeforeLedger) {
+            return Ok(Done::then(Work::of(Write::Node(write(Some(next))))));
+        }
+        self.write(state, &Write::Ledger(next, Some(write(None))))
+    }
+
+    /// The Node is read after the ledger was.
+    fn settle(&self, state: &mut State, host: usize, ledger: &Ledger, slot: &Slot, sight: Sight) -> Work {
+        let cached = self.is(M::FreeOnCachedRead);
+        let seen = if cached { self.seen(state, host, true) } else { state.node(host).cloned() };
+        let now = state.now();
+        let nodes: Vec<NodeView> = seen.iter().map(|seen| seen.view.clone()).collect();
+        let known = LedgerState::Known(ledger.clone());
+        let memory = self.memory(&ClusterView { nodes: &nodes, ledger: &known, home: None }, now, sight.long_ago);
+        let verdict = self.judge(slot, nodes.first(), memory.handover(slot, &self.plan_policy, now));
+        let freed = ledger.without(&slot.node);
+        match (verdict, seen) {
+            (Verdict::Keep, _) | (Verdict::Withdraw(_), None) => Work::Plan,
+            (Verdict::Free(_), _) => Work::of(Write::Ledger(freed, None)),
+            (Verdict::Withdraw(why), Some(seen)) => {
+                let patch = self.withdrawal(state, &seen.view, why);
+                let write = |then| NodeWrite { actor: Actor::Controller, host, seen: Arc::clone(&seen), patch, then };
+                if self.is(M::WriteIdTwice)
+                    && let (Withdrawal::NotWritten | Withdrawal::GrantRemoved, Some(id)) = (why, slot.id)
+                {
+                    let patch = ledger::grant_patch(id);
+                    return Work::of(Write::Node(NodeWrite { patch, ..write(None) }));
+                }
+                if self.is(M::FreeBeforeFence) {
+                    return Work::of(Write::Ledger(freed, Some(write(None))));
+                }
+                Work::of(Write::Node(write(Some(freed))))
+            }
+        }
+    }
+
+    fn judge(&self, slot: &Slot, node: Option<&NodeView>, handover: ledger::Handover) -> Verdict {
+        let mut node = node.cloned();
+        if let Some(node) = &mut node {
+            let nothing_left = node.permission.is_absent() && node.in_progress.is_absent();
+            match self.mutation {
+                Some(M::FreeOnMissingAnnotations) if nothing_left => return Verdict::Free(ledger::Evidence::Reported),
+                Some(M::FreeAfterDeadline) if handover.seen_for >= Some(handover.pickup_deadline) => {
+                    return Verdict::Free(ledger::Evidence::Reported);
+                }
+                Some(M::FreeWithoutNewBoot) => node.boot = Some(boot_id(FIRST)),
+                Some(M::FreeBeforeReady) => node.ready = true,
+                Some(M::WithdrawInProgress) => node.in_progress = Field::Absent,
+                _ => {}
+            }
+        }
+        ledger::judge(slot, node.as_ref(), handover)
+    }
+
+    fn withdrawal(&self, state: &mut State, node: &NodeView, why: Withdrawal) -> NodePatch {
+        let fence = if self.is(M::FenceRepeated) { "again".to_owned() } else { format!("f{}", state.draw()) };
+        let patch = ledger::withdraw_patch(node, why, &fence, state.now());
+        let left_out = |key: &str| match self.mutation {
+            Some(M::FenceChangesNothing) => key == key::FENCE,
+            Some(M::ForgetRemoval) => key == key::WAITING,
+            _ => false,
+        };
+        patch.annotations().filter(|(key, _)| !left_out(key)).fold(NodePatch::default(), |kept, (key, value)| {
+            match value {
+                Some(value) => kept.set(key, value),
+                None => kept.remove(key),
+            }
+        })
+    }
+
+    /// A write, and what comes after it.
+    fn write(&self, state: &mut State, write: &Write) -> Result<Done, Refused> {
+        match write {
+            Write::Ledger(next, then) => {
+                self.replace(state, next)?;
+                let work = then.as_ref().map_or(Work::Plan, |then| Work::of(Write::Node(then.clone())));
+                Ok(Done { work, read: true })
+            }
+            Write::Node(NodeWrite { actor, host, seen, patch, then }) => {
+                let after = self.send(state, *actor, *host, seen, patch)?;
+                let fences = !matches!(self.mutation, Some(M::FenceChangesNothing | M::FenceRepeated));
+                if fences && after.api.version == seen.api.version {
+                    // What changes nothing fences nothing.
+                    return Err(Refused::Conflict);
+                }
+                let work = then.as_ref().map(|next| Work::of(Write::Ledger(next.clone(), None)));
+                Ok(Done::then(work.unwrap_or(Work::Plan)))
+            }
+        }
+    }
+
+    pub(crate) fn replace(&self, state: &mut State, next: &Ledger) -> Result<(), Refused> {
+        if self.is(M::LedgerWithoutVersion)
+            && let Some(version) = version(&state.map.state)
+        {
+            return state.replace(&Ledger::complete(version, next.slots().to_vec()), Actor::Controller);
+        }
+        state.replace(next, Actor::Controller)
+    }
+
+    /// The ledger is read after the Node: a grant that is on the Node had its slot before.
+    fn expel(&self, state: &mut State, host: usize, seen: &Arc<Seen>) -> Result<Done, Refused> {
+        let LedgerState::Known(ledger) = self.ledger(&state.map) else { return Ok(Done::read()) };
+        if !ledger::is_stray(&seen.view, ledger.slot(&seen.view.name)) {
+            return Ok(Done::read());
+        }
+        let patch = self.withdrawal(state, &seen.view, Withdrawal::NotWritten);
+        let write = NodeWrite { actor: Actor::Controller, host, seen: Arc::clone(seen), patch, then: None };
+        Ok(Done { work: Work::of(Write::Node(write)), read: true })
+    }
+
+    /// One Node after the other is taken in or fenced; the ledger is complete when none is left.
+    fn take_in(&self, state: &mut State, ledger: Ledger, mut left: Vec<(usize, Arc<Seen>)>) -> Done {
+        let Some((host, seen)) = left.pop() else { return Done::then(Work::of(Write::Ledger(ledger, None))) };
+        if let Some(slot) = self.taken_in(&seen.view, state.now()) {
+            return Done::then(Work::TakeIn(ledger.with(slot), left));
+        }
+        let asks = seen.view.needed.is_some() || !seen.view.permission.is_absent();
+        if asks && !self.is(M::RebuildWithoutFence) {
+            let patch = self.withdrawal(state, &seen.view, Withdrawal::NotWritten);
+            if let Err(Refused::Conflict) = self.send(state, Actor::Controller, host, &seen, &patch) {
+                // It is read, and decided on again.
+                left.extend(state.node(host).map(|seen| (host, Arc::clone(seen))));
+            }
+        }
+        Done::then(Work::TakeIn(ledger, left))
+    }
+
+    fn taken_in(&self, node: &NodeView, now: Now) -> Option<Slot> {
+        let progress = !node.in_progress.is_absent();
+        match self.mutation {
+            Some(M::RebuildWithoutProgress) if progress => None,
+            Some(M::RebuildWithoutGrants) if !progress => None,
+            _ => ledger::taken_in(node, now),
+        }
+    }
+
+    /// What the controller takes a Node for when it plans.
+    fn taken_by_controller(&self, node: &NodeView) -> NodeView {
+        let mut node = node.clone();
+        match self.mutation {
+            Some(M::GrantUnanswered) if node.request.is_absent() => {
+                let boot = node.boot.map(|boot| boot.to_string()).unwrap_or_default();
+                let answer = format!(
+                    r#"{{"protocol":1,"bootID":"{boot}","since":"2026-01-01T00:00:00Z","sources":["person"]}}"#
+                );
+                node.request = Answer::read(Some(&answer));
+            }
+            Some(M::GrantPaused) => node.paused = None,
+            Some(M::GrantOverMalformed) if node.permission.malformed().is_some() => node.permission = Field::Absent,
+            _ => {}
+        }
+        node
+    }
+}
+
+/// What a call came to.
+struct Done {
+    work: Work,
+    /// Whether the ledger is known as it is now.
+    read: bool,
+}
+
+impl Default for Done {
+    fn default() -> Self {
+        Self { work: Work::Plan, read: false }
+    }
+}
+
+impl Done {
+    fn then(work: Work) -> Self {
+        Self { work, read: false }
+    }
+
+    fn read() -> Self {
+        Self { work: Work::Plan, read: true }
+    }
+}
+
+impl Work {
+    pub(crate) fn of(write: Write) -> Self {
+        Self::Write(Printed::new(write))
+    }
+}
+
+fn create(state: &mut State) -> Result<Done, Refused> {
+    if state.map.map.is_some() {
+        return Err(Refused::Conflict);
+    }
+    state.create_map();
+    let version = version(&state.map.state).ok_or(Refused::Gone)?;
+    Ok(Done { work: Work::List(version), read: true })
+}
+
+/// All Nodes at one moment.
+fn list(state: &State, version: ledger::Version) -> Done {
+    let listed = (0..state.hosts.len()).filter_map(|host| Some((host, Arc::clone(state.node(host)?))));
+    Done::then(Work::TakeIn(Ledger::complete(version, Vec::new()), listed.collect()))
+}
+
+/// Explanations are for people, except for the one that says until when a removed grant is not given again.
+fn matters(action: &Action, nodes: &[NodeView]) -> bool {
+    let Action::Explain(name, waiting) = action else { return true };
+    let before = nodes.iter().find(|node| node.name == *name).and_then(|node| node.waiting.get());
+    before.is_some_and(|before| before.held_until.is_some()) || waiting.as_ref().is_some_and(|w| w.held_until.is_some())
+}
