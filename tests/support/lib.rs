@@ -14,4 +14,5 @@ pub mod referee;
 pub mod scene;
 pub mod scratch;
 pub mod sim;
+pub mod simulation;
 pub mod workload;

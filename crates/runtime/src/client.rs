@@ -70,7 +70,10 @@ fn build(config: &Config) -> Result<Client> {
 }
 
 /// One request, up to the head of its answer.
-async fn begin_in_time<R>(answer: impl Future<Output = Result<R, BoxError>>) -> Result<R, BoxError> {
+///
+/// # Errors
+/// The request's own, and that nothing was answered within 30 s.
+pub async fn begin_in_time<R>(answer: impl Future<Output = Result<R, BoxError>>) -> Result<R, BoxError> {
     let begun = timeout(ANSWER_TIMEOUT, answer).await;
     begun.unwrap_or_else(|_| Err(format!("the API server has not begun to answer within {ANSWER_TIMEOUT:?}").into()))
 }
