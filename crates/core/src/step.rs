@@ -10,6 +10,7 @@ mod evictions;
 mod finish;
 mod memory;
 mod preflight;
+mod told;
 mod volumes;
 mod watches;
 

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::evictions::{Evictions, Standing, Under};
+use super::told::Told;
 use super::volumes::{self, Detach};
 use super::{Action, Note, Situation, Step};
 use crate::drain::{BudgetView, Fate, Guard, PodRef, PodView};
+use crate::until;
 
 /// An eviction to be posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +38,11 @@ pub enum Means {
 /// for a replacement.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
+/// How long after the end of its grace period a pod may still be there: kubelet kills its containers then, and tidies up.
+const OVERDUE: Duration = Duration::from_secs(10);
+
 /// How long the containers have to end once the drain has taken too long for more.
-const SHORT_GRACE: Duration = Duration::from_secs(10);
+pub(super) const SHORT_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) enum Progress {
     /// The pods have not been listed yet.
@@ -78,8 +85,8 @@ enum Turn {
     UnderWay,
     /// It waits for the answer to another eviction, or for a moment.
     Soon(Option<Duration>),
-    /// It cannot go, for this reason; how long until it is tried if nothing else is heard.
-    Blocked(String, Duration),
+    /// It cannot go, for this reason; how long until it is tried if nothing else is heard, where it is not being tried now.
+    Blocked(String, Option<Duration>),
 }
 
 pub(super) fn progress(s: &Situation<'_>) -> Progress {
@@ -121,6 +128,8 @@ struct Outlook {
     told: Told,
     retry: Option<Duration>,
     blocked: Option<String>,
+    /// What should be over, but is not.
+    overdue: Option<String>,
 }
 
 impl Outlook {
@@ -130,7 +139,7 @@ impl Outlook {
 
     /// What blocks, in the words of the status. Where it goes on for long, people are told in an Event as well.
     fn say_what_blocks(&mut self, s: &Situation<'_>) -> Option<String> {
-        let why = self.blocked.take()?;
+        let why = self.blocked.take().or(self.overdue.take())?;
         let since = s.memory.evictions().moved_at().unwrap_or(s.now.mono);
         let left = since.saturating_add(STANDSTILL).saturating_sub(s.now.mono);
         if !left.is_zero() {
@@ -142,6 +151,16 @@ impl Outlook {
             self.told.blocked = Some(why.clone());
         }
         Some(format!("{why}; no pod has gone for {}s", STANDSTILL.as_secs()))
+    }
+
+    /// A pod that is there long after the end of its grace period is what the drain waits for: a finalizer holds it, or
+    /// kubelet does not get rid of it.
+    fn expect_the_end_of(&mut self, pod: &PodView, s: &Situation<'_>) {
+        let Some(ends_at) = pod.ends_at else { return };
+        match until(ends_at.checked_add(OVERDUE).unwrap_or(Timestamp::MAX), s.now) {
+            Some(left) => self.wake_in(left),
+            None => drop(self.overdue.get_or_insert_with(|| format!("{} should have ended at {ends_at}", pod.pod))),
+        }
     }
 
     /// Time alone makes the drain less patient.
@@ -172,53 +191,13 @@ fn take_turns(s: &Situation<'_>, pods: &[PodView], going: &[(&PodView, Fate)], o
                 outlook.told.add(pod, *fate, &evict, s);
                 outlook.evict.push(evict);
             }
-            Turn::UnderWay => {}
+            Turn::UnderWay => outlook.expect_the_end_of(pod, s),
             Turn::Soon(delay) => delay.into_iter().for_each(|delay| outlook.wake_in(delay)),
             Turn::Blocked(why, delay) => {
-                outlook.wake_in(delay);
+                delay.into_iter().for_each(|delay| outlook.wake_in(delay));
                 outlook.blocked.get_or_insert_with(|| format!("{} is {why}", pod.pod));
             }
         }
-    }
-}
-
-/// What people are told.
-#[derive(Default)]
-struct Told {
-    /// The names of pods by what is told of them.
-    pods: BTreeMap<&'static str, Vec<String>>,
-    /// What has blocked the drain for long.
-    blocked: Option<String>,
-}
-
-impl Told {
-    fn add(&mut self, pod: &PodView, fate: Fate, evict: &Evict, s: &Situation<'_>) {
-        let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
-        let past = |after: Option<Duration>| after.is_some_and(|after| spent >= after);
-        let is_new = matches!(s.memory.evictions().standing(&pod.pod.uid, s.now.mono), Standing::New);
-        let reason = match fate {
-            _ if past(rules.delete_after) && !pod.terminating => "DeletedPastBudget",
-            _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => "GraceShortened",
-            Fate::EvictUnmanaged if is_new => "EvictedUnmanaged",
-            Fate::EvictEmptyDir if is_new => "EvictedEmptyDir",
-            _ => return,
-        };
-        self.pods.entry(reason).or_default().push(pod.pod.to_string());
-    }
-
-    /// One note for each thing to tell.
-    fn notes(self) -> Vec<Note> {
-        let note = |(reason, pods): (&'static str, Vec<String>)| {
-            let (warning, what) = match reason {
-                "DeletedPastBudget" => (true, "Deleting pods whatever their budgets say, by --drain-delete-after"),
-                "GraceShortened" => (true, "Cutting grace periods short, by --drain-shorten-after"),
-                "EvictedUnmanaged" => (false, "Evicting pods without a controller, which nobody starts anew"),
-                _ => (false, "Evicting pods with an emptyDir, whose content goes with them"),
-            };
-            Note { warning, reason, text: format!("{what}: {}", pods.join(", ")) }
-        };
-        let blocked = self.blocked.map(|text| Note { warning: true, reason: "DrainBlocked", text });
-        self.pods.into_iter().map(note).chain(blocked).collect()
     }
 }
 
@@ -275,6 +254,10 @@ impl<'a> Round<'a> {
             None => self.ask_budgets(pod, &standing),
         };
         match turn {
+            // It is tried though its budget would refuse: what blocks it is the same as before.
+            Turn::UnderWay if self.is_tried(pod) => {
+                self.why_closed(pod).map_or(Turn::UnderWay, |(_, why)| Turn::Blocked(why, None))
+            }
             Turn::Evict(_) if self.room == 0 => Turn::Soon(None),
             Turn::Evict(under) => {
                 self.room -= 1;
@@ -286,6 +269,12 @@ impl<'a> Round<'a> {
             }
             turn => turn,
         }
+    }
+
+    /// Whether an eviction, which asks its budget, is without an answer.
+    fn is_tried(&self, pod: &PodView) -> bool {
+        let asks = self.evictions.last(&pod.pod.uid).is_some_and(|(means, _)| means == Means::Eviction);
+        asks && !pod.terminating && self.evictions.is_in_flight(&pod.pod.uid)
     }
 
     /// What is clear before any budget is asked.
@@ -308,7 +297,7 @@ impl<'a> Round<'a> {
                 match past_budget {
                     true => Some(Turn::Evict(Under::Free)),
                     false if refusal.is_of_budgets() => None,
-                    false => Some(Turn::Blocked(format!("refused: {refusal}"), *left)),
+                    false => Some(Turn::Blocked(format!("refused: {refusal}"), Some(*left))),
                 }
             }
             _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(Under::Free)),
@@ -317,11 +306,30 @@ impl<'a> Round<'a> {
     }
 
     fn ask_budgets(&self, pod: &'a PodView, standing: &Standing<'_>) -> Turn {
+        if let Some((budget, why)) = self.why_closed(pod) {
+            return self.probe(budget, why);
+        }
         match self.s.host.budgets.guard(pod) {
             Guard::Unknown => self.without_knowledge(pod, standing),
-            Guard::Free => retry_when_new(Under::Free, standing),
             Guard::One(budget) => self.under(budget, standing),
-            Guard::Several(budget, other) => self.probe(budget, BudgetView::several(budget, other)),
+            Guard::Free | Guard::Several(..) => retry_when_new(Under::Free, standing),
+        }
+    }
+
+    /// The budget that would refuse the pod, and why, by what is known of it.
+    fn why_closed(&self, pod: &PodView) -> Option<(&'a BudgetView, String)> {
+        match self.s.host.budgets.guard(pod) {
+            Guard::Several(budget, other) => Some((budget, BudgetView::several(budget, other))),
+            Guard::One(budget) if budget.open() == 0 => {
+                let says = |why: &str| format!("blocked by PodDisruptionBudget {}, {why}", budget.name);
+                let why = match budget {
+                    BudgetView { stale: true, .. } => says("whose status is out of date"),
+                    _ if budget.never_opens() => budget.never(),
+                    _ => says("which allows no disruption now"),
+                };
+                Some((budget, why))
+            }
+            Guard::Unknown | Guard::Free | Guard::One(_) => None,
         }
     }
 
@@ -341,14 +349,6 @@ impl<'a> Round<'a> {
     fn under(&self, budget: &'a BudgetView, standing: &Standing<'_>) -> Turn {
         let posts = self.posts.get(budget.seen.uid.as_str()).copied().unwrap_or_default();
         let used = self.evictions.used(&budget.seen).saturating_add(posts);
-        if budget.open() == 0 {
-            let why = match budget {
-                BudgetView { stale: true, .. } => "whose status is out of date",
-                _ if budget.never_opens() => return self.probe(budget, budget.never()),
-                _ => "which allows no disruption now",
-            };
-            return self.probe(budget, format!("blocked by PodDisruptionBudget {}, {why}", budget.name));
-        }
         if budget.open() <= used {
             return Turn::Soon(None);
         }
@@ -365,7 +365,7 @@ impl<'a> Round<'a> {
         match self.evictions.probe_in(budget, self.now, self.seed) {
             Duration::ZERO if !posted => Turn::Evict(Under::Budget(budget.seen.clone())),
             Duration::ZERO => Turn::Soon(None),
-            left => Turn::Blocked(why, left),
+            left => Turn::Blocked(why, Some(left)),
         }
     }
 }
@@ -375,7 +375,7 @@ impl<'a> Round<'a> {
 fn retry_when_new(under: Under, standing: &Standing<'_>) -> Turn {
     match standing {
         Standing::Refused { refusal, under: before, left } if **before == under && !left.is_zero() => {
-            Turn::Blocked(format!("refused: {refusal}"), *left)
+            Turn::Blocked(format!("refused: {refusal}"), Some(*left))
         }
         _ => Turn::Evict(under),
     }

@@ -110,6 +110,29 @@ fn what_blocks_is_told_in_an_event_when_no_pod_has_gone_for_half_a_minute_and_on
 }
 
 #[test]
+fn what_blocks_is_named_while_it_is_tried_again() {
+    let tried = scene(&draining("pods=web/a budgets=web:0:7")).after(19).posts();
+    assert!(tried.step().status.unwrap().ends_with("web, which allows no disruption now"));
+}
+
+#[test]
+fn a_pod_that_should_have_ended_long_ago_is_named() {
+    let ends = |seconds: i64| {
+        let mut scene = scene(&draining("pods=web/a!")).after(60).wrote();
+        let at = scene.now().wall.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+        scene.host.pods.iter_mut().flatten().for_each(|pod| pod.ends_at = Some(at));
+        scene.step()
+    };
+    assert_eq!(ends(-9).status.unwrap(), "Draining: 1 of 1 pods left");
+    assert_eq!(ends(-9).wake, Some(Duration::from_secs(1)));
+    let overdue = ends(-10);
+    let why = "default/web/a should have ended at 2026-01-01T12:00:50Z; no pod has gone for 30s";
+    assert_eq!(overdue.status.unwrap(), format!("Draining: 1 of 1 pods left; {why}"));
+    let told: Vec<_> = overdue.notes.into_iter().map(|note| (note.reason, note.text)).collect();
+    assert_eq!(told, [("DrainBlocked", "default/web/a should have ended at 2026-01-01T12:00:50Z".to_owned())]);
+}
+
+#[test]
 fn a_status_that_is_out_of_date_lets_none_go() {
     let stale = scene(&draining("pods=web/a budgets=web:stale:7")).wrote();
     check_wait(&stale, "blocked by PodDisruptionBudget web, whose status is out of date", 15_000..18_750);

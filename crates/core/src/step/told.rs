@@ -1,0 +1,50 @@
+//! What people are told of a drain in Events, beside its beginning and its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::drain::{Evict, SHORT_GRACE};
+use super::evictions::Standing;
+use super::{Note, Situation};
+use crate::drain::{Fate, PodView};
+
+/// What people are told.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The names of pods by what is told of them.
+    pods: BTreeMap<&'static str, Vec<String>>,
+    /// What has blocked the drain for long.
+    pub(super) blocked: Option<String>,
+}
+
+impl Told {
+    /// Adds what is to be told of an eviction.
+    pub(super) fn add(&mut self, pod: &PodView, fate: Fate, evict: &Evict, s: &Situation<'_>) {
+        let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
+        let past = |after: Option<Duration>| after.is_some_and(|after| spent >= after);
+        let is_new = matches!(s.memory.evictions().standing(&pod.pod.uid, s.now.mono), Standing::New);
+        let reason = match fate {
+            _ if past(rules.delete_after) && !pod.terminating => "DeletedPastBudget",
+            _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => "GraceShortened",
+            Fate::EvictUnmanaged if is_new => "EvictedUnmanaged",
+            Fate::EvictEmptyDir if is_new => "EvictedEmptyDir",
+            _ => return,
+        };
+        self.pods.entry(reason).or_default().push(pod.pod.to_string());
+    }
+
+    /// One note for each thing to tell.
+    pub(super) fn notes(self) -> Vec<Note> {
+        let note = |(reason, pods): (&'static str, Vec<String>)| {
+            let (warning, what) = match reason {
+                "DeletedPastBudget" => (true, "Deleting pods whatever their budgets say, by --drain-delete-after"),
+                "GraceShortened" => (true, "Cutting grace periods short, by --drain-shorten-after"),
+                "EvictedUnmanaged" => (false, "Evicting pods without a controller, which nobody starts anew"),
+                _ => (false, "Evicting pods with an emptyDir, whose content goes with them"),
+            };
+            Note { warning, reason, text: format!("{what}: {}", pods.join(", ")) }
+        };
+        let blocked = self.blocked.map(|text| Note { warning: true, reason: "DrainBlocked", text });
+        self.pods.into_iter().map(note).chain(blocked).collect()
+    }
+}
