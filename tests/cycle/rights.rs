@@ -114,7 +114,9 @@ struct Right {
 impl Right {
     fn covers(&self, request: &Request) -> bool {
         let only = |bound: &Option<String>, value: &str| bound.as_deref().is_none_or(|bound| bound == value);
-        (&self.group, &self.resource, &self.verb) == (&request.group, &request.resource, &request.verb)
+        // A watch begins with a list, which an API server before Kubernetes 1.32 has to be asked for by itself.
+        let verb = self.verb == request.verb || (self.verb == "list" && request.verb == "watch");
+        verb && (&self.group, &self.resource) == (&request.group, &request.resource)
             && only(&self.namespace, &request.namespace)
             && only(&self.name, &request.name)
     }
