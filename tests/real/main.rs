@@ -3,7 +3,8 @@
 //!
 //! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
 //! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all, and a name on
-//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
+//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot
+//! be had it says why and fails; `SKIP_REAL_NODES=1` leaves all of them out.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
 #![allow(
@@ -83,8 +84,8 @@ fn main() -> ExitCode {
     // Half of a scenario is waiting, and the other half keeps two cores busy.
     let cores = || std::thread::available_parallelism().ok().map(usize::from);
     arguments.test_threads = arguments.test_threads.or(jobs).or_else(cores);
-    let missing = if arguments.list { Vec::new() } else { namespaces::missing() };
-    let skipped = !missing.is_empty() && std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
+    let skipped = std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
+    let missing = if arguments.list || skipped { Vec::new() } else { namespaces::missing() };
     for what in &missing {
         eprintln!("real nodes are not to be had here: {what}");
     }
