@@ -25,7 +25,7 @@ mod install;
 mod machine;
 mod programs;
 
-pub use install::{NAMESPACE, kubectl};
+pub use install::{NAMESPACE, kubectl, kubectl_within};
 pub use machine::Machine;
 pub use programs::program;
 
