@@ -20,6 +20,8 @@ REPEAT ?= 1
 SEEDS ?= 10000
 #: The one world whose story `make simulate` tells instead [default: none]
 SEED ?=
+#: Parts that `make bench` measures, of binaries,idle,cycle,fleet,real,drain [default: all]
+BENCH ?=
 #: 1 leaves out the tests on real nodes, which take root [default: they run]
 SKIP_REAL_NODES ?=
 #: Further flags of the engine's build command [default: none]
