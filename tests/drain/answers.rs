@@ -11,7 +11,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, PostParams},
 };
-use reboot_tests::{proxy::Fault, workload::is_ready};
+use reboot_tests::{proxy::Fault, referee::Declaration, workload::is_ready};
 use serde_json::{Value, json};
 
 use crate::{
@@ -150,6 +150,7 @@ async fn a_pod_that_is_not_ready_goes_where_the_others_are_enough_and_stays_wher
     site.budget("web", closed(), 0).await;
     let proxy = site.ask_and_hold(1, &[]).await;
     // Without the other one there are not enough.
+    site.stage.referee.declare(Declaration::PastBudgets(spare.to_owned())).await.unwrap();
     site.end("other").await;
     site.until_answer("unready", 429).await;
     proxy.set(Fault::None);
