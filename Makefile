@@ -22,6 +22,8 @@ SEEDS ?= 10000
 SEED ?=
 #: Control plane of the demo: real, memory (an imitation), or auto: real where it is at hand or can be downloaded
 CLUSTER ?= auto
+#: Parts that `make bench` measures, of binaries,idle,cycle,fleet,real,drain [default: all]
+BENCH ?=
 #: 1 leaves out the tests on real nodes, which take root [default: they run]
 SKIP_REAL_NODES ?=
 #: Further flags of the engine's build command [default: none]

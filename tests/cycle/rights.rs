@@ -114,7 +114,10 @@ struct Right {
 impl Right {
     fn covers(&self, request: &Request) -> bool {
         let only = |bound: &Option<String>, value: &str| bound.as_deref().is_none_or(|bound| bound == value);
-        (&self.group, &self.resource, &self.verb) == (&request.group, &request.resource, &request.verb)
+        // Where a watch does not begin with a list (before Kubernetes 1.32, as a rule), whoever watches lists as well.
+        let lists_elsewhere = (self.verb.as_str(), request.verb.as_str()) == ("list", "watch");
+        (&self.group, &self.resource) == (&request.group, &request.resource)
+            && (self.verb == request.verb || lists_elsewhere)
             && only(&self.namespace, &request.namespace)
             && only(&self.name, &request.name)
     }

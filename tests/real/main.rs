@@ -13,6 +13,7 @@
 )]
 
 mod crashes;
+mod drains;
 mod fleet;
 mod host;
 mod outages;
@@ -56,6 +57,7 @@ fn scenarios() -> Vec<Scenario> {
         usual fleet::twenty_nodes() as "twenty_machines_are_rebooted_two_at_a_time",
         usual whole::sabotage() as "a_quota_that_is_not_kept_and_a_drain_that_is_skipped_are_seen",
         usual fleet::uncordons_at_its_start() as "an_uncordon_at_an_agents_start_is_seen",
+        usual drains::every_kind_of_pod() as "every_kind_of_pod_is_drained_in_its_own_time",
         usual host::inhibitor() as "a_lock_on_shutdown_is_a_refusal_that_names_its_holder",
         usual host::forbidden_by_policy() as "a_reboot_that_the_bus_forbids_is_given_back",
         usual host::bus_and_engine_restart() as "update_engine_and_the_bus_may_restart",
