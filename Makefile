@@ -30,7 +30,7 @@ DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 , := ,
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help all clean demo test test-all bench lint control-plane nodes images push manifests
+.PHONY: help all clean demo test test-all model bench lint control-plane nodes images push manifests
 .PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine prerequisites cargo
 
 help: ## Print this
@@ -54,6 +54,9 @@ test: control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,node
 
 test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 	@for round in $$(seq $(REPEAT)); do echo "round $$round of $(REPEAT)"; SCENARIOS=all cargo test --locked --workspace --test real; done
+
+model: cargo ## Search every state of the protocol's model (half an hour), and find every way to break it
+	@cargo bench --locked --quiet -p reboot-core --bench model-all
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
 	@REBOOT_AGENT_BIN=bin/reboot-agent REBOOT_CONTROLLER_BIN=bin/reboot-controller $(DEV_BINARIES)/bench
