@@ -70,6 +70,10 @@ impl World {
             known => known,
         };
         let mut actions = self.plan(&nodes, &known, None, state.now(), sight.long_ago);
+        if self.judges_wrongly() {
+            let slots = known.known().map(Ledger::slots).unwrap_or_default();
+            actions.extend(slots.iter().cloned().map(Action::Settle));
+        }
         // Which of several nodes comes first is nothing that safety may rest on.
         if actions.iter().any(|action| matches!(action, Action::Grant(..))) {
             for home in &state.hosts {
@@ -222,6 +226,14 @@ impl World {
         }
     }
 
+    /// Whether a slot is looked at although the real judgement would keep it.
+    fn judges_wrongly(&self) -> bool {
+        let wrong = [M::FreeAfterDeadline, M::FreeBeforeReady, M::FreeOnCachedRead, M::FreeOnMissingAnnotations];
+        [wrong.as_slice(), &[M::FreeWithoutNewBoot, M::WithdrawInProgress]]
+            .concat()
+            .contains(&self.mutation.unwrap_or(M::SkipLedger))
+    }
+
     fn judge(&self, slot: &Slot, node: Option<&NodeView>, handover: ledger::Handover) -> Verdict {
         let mut node = node.cloned();
         if let Some(node) = &mut node {
@@ -300,7 +312,12 @@ impl World {
     /// One Node after the other is taken in or fenced; the ledger is complete when none is left.
     fn take_in(&self, state: &mut State, ledger: Ledger, mut left: Vec<(usize, Arc<Seen>)>) -> Done {
         let Some((host, seen)) = left.pop() else { return Done::then(Work::of(Write::Ledger(ledger, None))) };
-        if let Some(slot) = self.taken_in(&seen.view, state.now()) {
+        let progress = !seen.view.in_progress.is_absent();
+        let granted = !progress && !seen.view.permission.is_absent();
+        if (progress && self.is(M::RebuildWithoutProgress)) || (granted && self.is(M::RebuildWithoutGrants)) {
+            return Done::then(Work::TakeIn(ledger, left));
+        }
+        if let Some(slot) = ledger::taken_in(&seen.view, state.now()) {
             return Done::then(Work::TakeIn(ledger.with(slot), left));
         }
         let asks = seen.view.needed.is_some() || !seen.view.permission.is_absent();
@@ -312,15 +329,6 @@ impl World {
             }
         }
         Done::then(Work::TakeIn(ledger, left))
-    }
-
-    fn taken_in(&self, node: &NodeView, now: Now) -> Option<Slot> {
-        let progress = !node.in_progress.is_absent();
-        match self.mutation {
-            Some(M::RebuildWithoutProgress) if progress => None,
-            Some(M::RebuildWithoutGrants) if !progress => None,
-            _ => ledger::taken_in(node, now),
-        }
     }
 
     /// What the controller takes a Node for when it plans.
