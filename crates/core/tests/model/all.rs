@@ -1,7 +1,7 @@
 //! `make model`: every configuration, the large ones included, and every way to break the protocol, with figures.
 //!
 //! A benchmark for cargo, so that it is optimised and not part of `cargo test`.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 #[path = "../../src/simulation/api.rs"]
 mod api;
@@ -13,6 +13,7 @@ mod ends;
 mod mutation;
 mod people;
 mod print;
+mod rebuild;
 mod search;
 mod state;
 mod world;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use configurations::{Configuration, SMALL};
 use mutation::Mutation;
-use search::{Found, search};
+use search::search;
 use state::Faults;
 
 const NONE: Faults = Faults { crashes: 0, acts: 0, stale: 0, late: 0, hours: 0, pods: 0, refusals: 0 };
@@ -53,29 +54,16 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(word));
     let mut violations = 0;
-    println!(
-        "{:45} {:>12} {:>6} {:>8} {:>10} {:>7}",
-        "configuration", "states", "depth", "seconds", "violations", "rounds"
-    );
     for configuration in SMALL.iter().chain(&LARGE).filter(|configuration| is_wanted(configuration.name)) {
         let found = search(configuration.world(), Some(LONGEST));
         violations += usize::from(found.counterexample.is_some());
-        show(configuration.name, &found);
+        println!("{}: {found}", configuration.name);
     }
     let mutations = Mutation::ALL.iter().filter(|mutation| is_wanted(&format!("{mutation:?}")));
     let found: Vec<bool> = mutations.map(|mutation| is_found(*mutation)).collect();
     let all = found.iter().all(|found| *found);
     println!("mutations found: {} of {}", found.iter().filter(|found| **found).count(), found.len());
     if violations == 0 && all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn show(name: &str, found: &Found) {
-    let violations = usize::from(found.counterexample.is_some());
-    let whole = if found.is_whole || violations > 0 { "" } else { "  NOT WHOLE: stopped by time" };
-    let rounds = if found.rounds > 0 { found.rounds.to_string() } else { "-".to_owned() };
-    let Found { states, depth, seconds, .. } = found;
-    println!("{name:45} {states:>12} {depth:>6} {seconds:>8.1} {violations:>10} {rounds:>7}{whole}");
-    found.counterexample.iter().for_each(|counterexample| println!("{counterexample}"));
 }
 
 fn is_found(mutation: Mutation) -> bool {

@@ -72,7 +72,7 @@ impl State {
             let ours = seen.view.cordon_owner == reboot_core::node::CordonOwner::Agent;
             let malformed: Vec<&str> = seen.view.malformed().map(|(key, _)| key).collect();
             self.change(Actor::Person, host, |node| {
-                malformed.iter().for_each(|key| drop(node.annotations.remove(*key)));
+                node.annotations.retain(|key, _| !malformed.contains(&key.as_str()));
                 node.annotations.remove(key::PAUSED);
                 node.labels.clear();
                 node.cordon = node.cordon.take().filter(|_| ours);

@@ -26,7 +26,7 @@ pub(crate) enum Event {
     /// A controller begins what it plans.
     Plans {
         controller: usize,
-        action: plan::Action,
+        action: Box<plan::Action>,
         sight: Sight,
     },
     /// A controller makes the next call.
@@ -89,7 +89,7 @@ impl Model for World {
         for controller in 0..state.controllers.len() {
             self.controller_events(state, controller, events);
         }
-        self.faults(state, events);
+        faults(state, events);
     }
 
     fn next_state(&self, state: &State, event: Event) -> Option<State> {
@@ -134,47 +134,9 @@ impl World {
                 let judged = long_ago && matches!(action, plan::Action::Settle(_));
                 if old || judged || !begun.contains(&action) {
                     begun.push(action.clone());
-                    events.push(Event::Plans { controller, action, sight });
+                    events.push(Event::Plans { controller, action: Box::new(action), sight });
                 }
             }
-        }
-    }
-
-    fn faults(&self, state: &State, events: &mut Vec<Event>) {
-        let left = &state.left;
-        let hosts = 0..state.hosts.len();
-        if let Some((host, _)) = &state.old {
-            events.push(Event::Agent { host: *host, old: true, luck: Luck::Good });
-        }
-        if state.late.is_some() {
-            events.push(Event::Arrives);
-        }
-        if left.late > 0 {
-            events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck: Luck::Late }));
-            events.extend((0..state.controllers.len()).map(|controller| Event::GivesUp { controller }));
-        }
-        if left.refusals > 0 {
-            for luck in [Luck::Refused, Luck::NothingHappens] {
-                events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck }));
-            }
-        }
-        if left.crashes > 0 {
-            events.extend((0..state.controllers.len()).map(|controller| Event::ControllerCrashes { controller }));
-            events.extend(hosts.clone().map(|host| Event::AgentCrashes { host }));
-            events.extend(hosts.clone().map(|host| Event::PowerFails { host }));
-        }
-        if left.stale > 0 {
-            events.extend(hosts.clone().map(|host| Event::Keep { host }));
-        }
-        if left.hours > 0 {
-            events.push(Event::HourPasses);
-        }
-        if left.pods > 0 {
-            events.extend(hosts.clone().map(|host| Event::PodComes { host }));
-        }
-        if left.acts > 0 {
-            events.extend(hosts.flat_map(|host| Act::TO_NODES.map(|act| Event::Person { act, host })));
-            events.extend(Act::TO_LEDGER.map(|act| Event::Person { act, host: 0 }));
         }
     }
 
@@ -268,6 +230,45 @@ impl World {
     }
 }
 
+/// What else can happen, as often as that is left.
+fn faults(state: &State, events: &mut Vec<Event>) {
+    let left = &state.left;
+    let hosts = 0..state.hosts.len();
+    if let Some((host, _)) = &state.old {
+        events.push(Event::Agent { host: *host, old: true, luck: Luck::Good });
+    }
+    if state.late.is_some() {
+        events.push(Event::Arrives);
+    }
+    if left.late > 0 {
+        events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck: Luck::Late }));
+        events.extend((0..state.controllers.len()).map(|controller| Event::GivesUp { controller }));
+    }
+    if left.refusals > 0 {
+        for luck in [Luck::Refused, Luck::NothingHappens] {
+            events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck }));
+        }
+    }
+    if left.crashes > 0 {
+        events.extend((0..state.controllers.len()).map(|controller| Event::ControllerCrashes { controller }));
+        events.extend(hosts.clone().map(|host| Event::AgentCrashes { host }));
+        events.extend(hosts.clone().map(|host| Event::PowerFails { host }));
+    }
+    if left.stale > 0 {
+        events.extend(hosts.clone().map(|host| Event::Keep { host }));
+    }
+    if left.hours > 0 {
+        events.push(Event::HourPasses);
+    }
+    if left.pods > 0 {
+        events.extend(hosts.clone().map(|host| Event::PodComes { host }));
+    }
+    if left.acts > 0 {
+        events.extend(hosts.flat_map(|host| Act::TO_NODES.map(|act| Event::Person { act, host })));
+        events.extend(Act::TO_LEDGER.map(|act| Event::Person { act, host: 0 }));
+    }
+}
+
 /// The write of a controller is on its way; the controller reads everything anew.
 fn gives_up(state: &mut State, number: usize) -> bool {
     let controller = &mut state.controllers[number];
@@ -330,6 +331,7 @@ fn told(state: &State, event: Option<&Event>) -> String {
 
 /// Searches every state, or until `longest` has passed.
 pub(crate) fn search(world: World, longest: Option<Duration>) -> Found {
+    #[expect(clippy::disallowed_methods, reason = "how long a search takes decides nothing")]
     let begun = Instant::now();
     let checker = world.checker().threads(2).finish_when(HasDiscoveries::Any);
     let checker = if let Some(longest) = longest { checker.timeout(longest) } else { checker };
