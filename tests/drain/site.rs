@@ -159,7 +159,7 @@ impl Site<'_> {
 
     /// Waits until the pod looks like that; `what` ends the sentence "waiting for web …".
     pub(crate) async fn until_pod(self, name: &str, what: &str, holds: impl Fn(&Pod) -> bool) -> Pod {
-        let holds = |pod: Option<&Pod>| pod.is_some_and(|pod| holds(pod));
+        let holds = |pod: Option<&Pod>| pod.is_some_and(&holds);
         until(LIMIT, format!("waiting for {name} {what}"), self.pods(), name, holds).await.unwrap().unwrap()
     }
 
