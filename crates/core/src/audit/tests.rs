@@ -149,6 +149,10 @@ fn s1_a_slot_is_taken_within_the_limit_only() {
     check(one().ledger(Actor::Controller, &[("a", "1"), ("b", "2")]), &[Fault::SlotAboveLimit { slots: 2, limit: 1 }]);
     let forced = one().forced("b").draining("b", "now-9");
     check(forced.ledger(Actor::Controller, &[("a", "1"), ("b", "now-9")]), &[]);
+    // What was in progress when its Node was read may have ended when its slot is written.
+    let begun = one().writes(Actor::Machine, "b", |node| node.in_progress = progress(Phase::Draining, "2"));
+    let ended = begun.writes(Actor::Machine, "b", |node| node.in_progress = Field::Absent);
+    check(ended.ledger(Actor::Controller, &[("a", "1"), ("b", "2")]), &[]);
 }
 
 #[test]
