@@ -76,7 +76,8 @@ impl Cluster {
             }
             Self::InMemory(cluster, controller) => {
                 let machines = cluster.machines();
-                *controller = Some(machines.spawn_controller("controller", &["--max-unavailable", &quota.to_string()])?);
+                *controller =
+                    Some(machines.spawn_controller("controller", &["--max-unavailable", &quota.to_string()])?);
                 machines.start_agents(&[])
             }
             Self::Real(cluster) => cluster.install(&Install::with_quota(quota)).await,

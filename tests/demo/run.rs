@@ -6,11 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use reboot_tests::{
-    control_plane::binary,
-    real::namespaces,
-    referee::Expect,
-};
+use reboot_tests::{control_plane::binary, real::namespaces, referee::Expect};
 use tokio::{
     sync::mpsc::unbounded_channel,
     time::{Instant, timeout},
