@@ -1,10 +1,23 @@
 //! What the manifests grant to the two accounts is what a sound run uses: no less, no more.
 
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Debug},
+    path::Path,
+};
 
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
+    storage::v1::VolumeAttachment,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ListParams, PostParams},
+};
 use reboot_tests::{control_plane::audit::Request, referee::Expect, workload::Workload};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use crate::stage::{LIMIT, NAMESPACE, Stage, UPDATE, phase_of};
 
@@ -16,7 +29,9 @@ async fn a_sound_run_is_refused_nothing_and_uses_every_right_that_it_has() {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
     stage.cluster.install(&manifests).await.unwrap();
     let mut controller = stage.cluster.spawn_controller("controller", &[]).unwrap();
-    stage.cluster.start_agents(&[]).unwrap();
+    pod_with_a_volume(&stage.client(), "node-2").await;
+    // The volume stays attached: nothing detaches it here.
+    stage.cluster.start_agents(&["--drain-wait-for-volumes=1s"]).unwrap();
     stage.cluster.announce_update(UPDATE).await.unwrap();
     for node in ["node-1", "node-2"] {
         stage.until_rebooted(node).await;
@@ -40,6 +55,31 @@ async fn a_sound_run_is_refused_nothing_and_uses_every_right_that_it_has() {
     assert_eq!(refused, []);
     assert!(unused.is_empty(), "granted and never used:{}", unused.iter().map(ToString::to_string).collect::<String>());
     stage.ends(&Expect::rebooted_once(["node-2"]).rebooted("node-1", 2)).await;
+}
+
+/// A pod on this node whose volume is attached to it.
+async fn pod_with_a_volume(client: &Client, node: &str) {
+    let name = json!({"name": "data"});
+    let size = json!({"storage": "1Gi"});
+    let csi = json!({"driver": "csi.testbed", "volumeHandle": "data"});
+    let modes = json!(["ReadWriteOnce"]);
+    let bound = json!({"kind": "PersistentVolumeClaim", "namespace": "default", "name": "data"});
+    let volume = json!({"accessModes": modes, "capacity": size, "csi": csi, "claimRef": bound, "storageClassName": ""});
+    let claim = json!({"accessModes": modes, "resources": {"requests": size}, "volumeName": "data",
+                       "storageClassName": ""});
+    let uses = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let pod = json!({"nodeName": node, "containers": [{"name": "main", "image": "testbed"}], "volumes": uses});
+    let attachment = json!({"attacher": "csi.testbed", "nodeName": node, "source": {"persistentVolumeName": "data"}});
+    let pods = Api::<Pod>::default_namespaced(client.clone());
+    create(&Api::<PersistentVolume>::all(client.clone()), json!({"metadata": name, "spec": volume})).await;
+    let claims = Api::<PersistentVolumeClaim>::default_namespaced(client.clone());
+    create(&claims, json!({"metadata": name, "spec": claim})).await;
+    create(&pods, json!({"metadata": name, "spec": pod})).await;
+    create(&Api::<VolumeAttachment>::all(client.clone()), json!({"metadata": name, "spec": attachment})).await;
+}
+
+async fn create<K: Clone + Debug + DeserializeOwned + Serialize>(api: &Api<K>, object: Value) {
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
 }
 
 /// A person asks, pauses the drain, and lets it go on: the same processes tell the same things twice.
@@ -74,7 +114,10 @@ struct Right {
 impl Right {
     fn covers(&self, request: &Request) -> bool {
         let only = |bound: &Option<String>, value: &str| bound.as_deref().is_none_or(|bound| bound == value);
-        (&self.group, &self.resource, &self.verb) == (&request.group, &request.resource, &request.verb)
+        // Where a watch does not begin with a list (before Kubernetes 1.32, as a rule), whoever watches lists as well.
+        let lists_elsewhere = (self.verb.as_str(), request.verb.as_str()) == ("list", "watch");
+        (&self.group, &self.resource) == (&request.group, &request.resource)
+            && (self.verb == request.verb || lists_elsewhere)
             && only(&self.namespace, &request.namespace)
             && only(&self.name, &request.name)
     }

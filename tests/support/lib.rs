@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod bus;
 pub mod call;
+pub mod claims;
 pub mod control_plane;
 pub mod memory;
 pub mod nodes;
@@ -14,4 +15,5 @@ pub mod referee;
 pub mod scene;
 pub mod scratch;
 pub mod sim;
+pub mod simulation;
 pub mod workload;

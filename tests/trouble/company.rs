@@ -37,6 +37,7 @@ async fn a_cycle_goes_its_way_whatever_else_goes_on() {
 }
 
 async fn a_drain_waits_for_slow_pods_and_a_refusal_stops_no_other_eviction(site: Site<'_>) -> usize {
+    site.machine.start_agent(&["--on-drain-blocked", "drain"]).unwrap();
     site.block().await;
     let names = [1, 2, 3].map(|number| format!("slow-{number}"));
     for name in &names {

@@ -138,7 +138,7 @@ fn put_off(node: &NodeSeen) -> SignedDuration {
 async fn a_drain_that_a_pdb_never_allows_is_given_up_and_the_others_go_first() {
     let world = World::create(3, 1).await;
     world.start_controller(&[]);
-    world.cluster.start_agents(&["--drain-timeout", "3s"]).unwrap();
+    world.cluster.start_agents(&["--drain-timeout", "3s", "--on-drain-blocked", "drain"]).unwrap();
     let [blocked, second, third] = [1, 2, 3].map(|number| world.site(number));
     blocked.block().await;
     blocked.ask().await;
@@ -155,6 +155,33 @@ async fn a_drain_that_a_pdb_never_allows_is_given_up_and_the_others_go_first() {
     blocked.until_waiting("BackingOff").await;
     blocked.unblock().await;
     blocked.force().await;
+    blocked.until_rebooted().await;
+    world.ends(&Expect::rebooted_once(["node-1", "node-2", "node-3"])).await;
+}
+
+/// The same, with the look before the cordon that is the default.
+#[tokio::test]
+async fn a_node_whose_pod_a_pdb_never_lets_go_is_not_cordoned_and_names_it() {
+    let world = World::create(3, 1).await;
+    world.start_controller(&[]);
+    world.cluster.start_agents(&[]).unwrap();
+    let [blocked, second, third] = [1, 2, 3].map(|number| world.site(number));
+    blocked.block().await;
+    blocked.ask().await;
+    let last = blocked.until_given_back("BlockedByBudget").await;
+    let never =
+        "default/blocker-node-1 is blocked by PodDisruptionBudget blocker-node-1, which never allows a disruption";
+    assert!(last["detail"].as_str().unwrap().starts_with(never), "{last}");
+    assert_eq!(last["seconds"], 0, "it was not even begun: {last}");
+    blocked.until_event("Warning", "GaveBack", never).await;
+    let waiting = blocked.until_waiting("BackingOff").await;
+    assert!(waiting["message"].as_str().unwrap().contains(never), "{waiting}");
+    second.ask().await;
+    third.ask().await;
+    second.until_rebooted().await;
+    third.until_rebooted().await;
+    // It comes back by itself.
+    blocked.unblock().await;
     blocked.until_rebooted().await;
     world.ends(&Expect::rebooted_once(["node-1", "node-2", "node-3"])).await;
 }

@@ -108,10 +108,18 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
     }
     let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
     let all = left.len().saturating_add(s.memory.evictions().gone(pods));
-    let blocked = outlook.say_what_blocks(s).map(|why| format!("; {why}")).unwrap_or_default();
-    let status = format!("Draining: {} of {all} pods left{blocked}", left.len());
+    let why = outlook.say_what_blocks(s).or_else(|| last_to_end(&going));
+    let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+    let status = format!("Draining: {} of {all} pods left{why}", left.len());
     let notes = outlook.told.notes();
     Progress::Going(Going { left, evict: outlook.evict, notes, status, retry: outlook.retry })
+}
+
+/// Which of the pods that are ending has the most time for it.
+fn last_to_end(going: &[(&PodView, Fate)]) -> Option<String> {
+    let ending = going.iter().filter_map(|(pod, _)| Some((pod.ends_at?, pod)));
+    let (at, last) = ending.max_by_key(|(at, _)| *at)?;
+    Some(format!("{} has until {at} to end", last.pod))
 }
 
 /// What comes of a look at all pods.

@@ -40,6 +40,9 @@ impl World {
         if forgets_removed || forgets_paused {
             memory = Memory::seeded(0);
         }
+        if self.is(M::TrustEarlierRun) {
+            memory.wrote(&seen.view, now);
+        }
         let (seen, action) = self.decide(state, host, seen, &mut memory);
         let done = self.act(state, host, &seen, action, &mut memory, luck);
         let memory = Printed::new(memory);
@@ -205,6 +208,7 @@ impl World {
                 node.permission = id.unwrap_or(node.permission);
             }
             Some(M::IgnoreUncordon) if progress.is_some() => node.unschedulable = true,
+            Some(M::NotRestored) => host.preparing_for_shutdown = host.preparing_for_shutdown.map(|_| false),
             Some(M::CallWithoutPods) => host.pods = Some(Vec::new()),
             Some(M::GiveBackAfterCall) if node.paused.is_some() && !after_reboot => {
                 node.in_progress = progress

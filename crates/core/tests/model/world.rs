@@ -1,6 +1,7 @@
 //! The API server, the machines, and everybody who is not part of the operator.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use reboot_core::Now;
@@ -23,6 +24,10 @@ pub(crate) struct World {
     pub(crate) nodes: usize,
     pub(crate) controllers: usize,
     pub(crate) faults: Faults,
+    /// Whether every state is played to its end.
+    pub(crate) checks_ends: bool,
+    /// The most rounds that a state took to its end.
+    pub(crate) rounds: AtomicUsize,
     /// What is wrong on purpose.
     pub(crate) mutation: Option<Mutation>,
     pub(crate) plan_policy: reboot_core::plan::Policy,
@@ -38,6 +43,8 @@ impl World {
             nodes,
             controllers,
             faults,
+            checks_ends: false,
+            rounds: AtomicUsize::new(0),
             mutation: None,
             plan_policy: reboot_core::plan::Policy {
                 quota: Quota::Nodes(quota),
@@ -47,7 +54,8 @@ impl World {
             step_policy: reboot_core::step::Policy {
                 drain_timeout: Duration::from_mins(10),
                 on_drain_timeout: reboot_core::step::OnDrainTimeout::GiveUp,
-                on_drain_blocked: reboot_core::step::OnDrainBlocked::GiveUp,
+                // There are no budgets here.
+                on_drain_blocked: reboot_core::step::OnDrainBlocked::Drain,
                 min_uptime: Duration::ZERO,
                 drain: reboot_core::drain::Rules::default(),
             },

@@ -37,6 +37,19 @@ fn a_drain_evicts_every_pod_once_and_waits_until_it_is_gone() {
 }
 
 #[test]
+fn a_drain_that_waits_for_pods_to_end_names_the_one_with_the_most_time() {
+    let mut ending = scene(&draining("pods=a!+b!+c"));
+    let now = ending.now().wall;
+    let minutes = |more: i64| Some(now + jiff::SignedDuration::from_mins(more));
+    let times = [minutes(1), minutes(30), None];
+    for (pod, ends_at) in ending.host.pods.iter_mut().flatten().zip(times) {
+        pod.ends_at = ends_at;
+    }
+    let status = ending.step().status.unwrap();
+    assert!(status.ends_with("3 of 3 pods left; default/b has until 2026-01-01T12:30:00Z to end"), "{status}");
+}
+
+#[test]
 fn no_more_than_eight_evictions_are_without_an_answer() {
     let many = scene(&draining("pods=a+b+c+d+e+f+g+h+i+j"));
     check_scene(&many, "evict a,b,c,d,e,f,g,h");

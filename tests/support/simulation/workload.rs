@@ -1,0 +1,132 @@
+//! Pods that end after they were evicted and come back elsewhere, and the budget that guards some of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use reboot_core::audit::Actor;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::world::{self, World, read};
+use crate::memory::MemoryApi;
+
+/// The namespace of everything here.
+const NAMESPACE: &str = "default";
+
+/// The name of the budget, and of the pods under it.
+const BUDGET: &str = "web";
+
+/// The pods that every node has, and that nobody evicts.
+const DAEMON: &str = "daemon";
+
+/// Makes the namespace of the operator, the pods of the beginning, spread over the nodes, and the budget, which lets a tenth of its pods go
+/// at a time, and at least one.
+pub fn begin(world: &World) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world::NAMESPACE}});
+    world.write(Actor::Machine, |api| drop(api.create("kubectl", &namespace).expect("a namespace")));
+    for machine in &world.machines {
+        create(world, DAEMON, &machine.name);
+        for _ in 0..world.random.below(world.setup.pods + 1) {
+            create(world, if world.random.once_in(2) { BUDGET } else { "free" }, &machine.name);
+        }
+    }
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": BUDGET, "namespace": NAMESPACE},
+        "spec": {"minAvailable": least_available(world, false), "selector": {"matchLabels": {"app": BUDGET}}},
+    });
+    world.write(Actor::Machine, |api| drop(api.create("helm", &budget).expect("a budget")));
+}
+
+/// A person makes the budget let no pod go, or as many as at the beginning.
+pub fn set_budget(world: &World, blocks: bool) {
+    let patch = json!({"spec": {"minAvailable": least_available(world, blocks)}});
+    world.write(Actor::Person, |api| {
+        drop(api.patch("kubectl-edit", "poddisruptionbudgets", NAMESPACE, BUDGET, &patch));
+    });
+}
+
+fn least_available(world: &World, blocks: bool) -> usize {
+    let guarded = world.all::<Pod>("pods").iter().filter(|pod| app(pod) == BUDGET).count();
+    let spare = if blocks { 0 } else { (guarded / 10).max(1) };
+    guarded.saturating_sub(spare)
+}
+
+fn create(world: &World, app: &str, node: &str) {
+    let kind = if app == DAEMON { "DaemonSet" } else { "ReplicaSet" };
+    let name = format!("{app}-{:08x}", world.random.next() >> 32);
+    let owner = json!([{"apiVersion": "apps/v1", "kind": kind, "name": app, "uid": app, "controller": true}]);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": app}, "ownerReferences": owner},
+        "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30, "containers": [{"name": "it"}]},
+    });
+    // A pod is born without a status.
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    world.write(Actor::Machine, |api| {
+        api.create("kube-controller-manager", &pod).expect("a pod");
+        api.patch("kubelet", "pods/status", NAMESPACE, &name, &status).expect("its status");
+    });
+}
+
+/// A pod comes to a node, cordoned or not.
+pub fn add(world: &World, node: &str) {
+    create(world, "free", node);
+}
+
+/// Follows the pods: kubelets end those that are deleted, and others take their place.
+pub async fn live(world: Arc<World>) {
+    let mut changes = world.api.changes();
+    while let Some(change) = changes.recv().await {
+        if change.key.resource != "pods" {
+            continue;
+        }
+        let pod = |object: &Option<_>| object.as_deref().and_then(read::<Pod>);
+        let deleted = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+        match (pod(&change.before), pod(&change.after)) {
+            (before, Some(after)) if deleted(&after) && !before.as_ref().is_some_and(deleted) => {
+                tokio::spawn(end(world.clone(), after));
+            }
+            (Some(gone), None) if app(&gone) != DAEMON => {
+                tokio::spawn(replace(world.clone(), app(&gone)));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn app(pod: &Pod) -> String {
+    pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).cloned().unwrap_or_default()
+}
+
+/// kubelet ends a pod within its grace period, but not while the machine is down.
+async fn end(world: Arc<World>, pod: Pod) {
+    let node = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
+    sleep(world.random.time(Duration::from_secs(30))).await;
+    while world.machines.iter().any(|machine| machine.name == node && !machine.is_up()) {
+        sleep(Duration::from_secs(5)).await;
+    }
+    let name = pod.metadata.name.unwrap_or_default();
+    world.write(Actor::Machine, |api| drop(api.delete("kubelet", "pods", NAMESPACE, &name, Some(0))));
+}
+
+/// Another pod starts as soon as there is a node for it, and is Ready after a while.
+async fn replace(world: Arc<World>, app: String) {
+    loop {
+        sleep(Duration::from_secs(1) + world.random.time(Duration::from_secs(30))).await;
+        let mut nodes = world.nodes();
+        nodes.retain(|node| node.ready && !node.unschedulable);
+        if !nodes.is_empty() {
+            return create(&world, &app, &world.random.pick(&nodes).name);
+        }
+    }
+}
+
+/// The disruption controller looks at its budgets again as time passes: an eviction that nothing came of is forgotten.
+pub async fn keep_budgets(world: Arc<World>) {
+    loop {
+        sleep(Duration::from_secs(30)).await;
+        world.write(Actor::Machine, MemoryApi::update_budgets);
+    }
+}
