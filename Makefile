@@ -57,7 +57,7 @@ clean: cargo ## Remove everything that was built here (a control plane in the ca
 demo: dbus dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five nodes reboot one after the other (NODES=real: real ones; KEEP=1 leaves the cluster up)
 	@cluster=$(if $(filter real,$(NODES)),real,$(CLUSTER)); \
 	if [ "$$cluster" = auto ]; then if tests/control-plane/control-plane.sh --at-hand; then cluster=real; else cluster=memory; fi; fi; \
-	[ "$$cluster" != real ] || $(MAKE) --no-print-directory control-plane; \
+	if [ "$$cluster" = real ]; then tests/control-plane/prerequisites.sh go kubectl; tests/control-plane/control-plane.sh; fi; \
 	CLUSTER=$$cluster $(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.

@@ -146,6 +146,9 @@ async fn furnish(side: &mut Side) {
 
 /// A line without ages, times and the width of columns.
 fn plain(line: &str) -> String {
+    if let Some((what, _)) = line.split_once(':').filter(|_| line.contains("+0000")) {
+        return format!("{what}: TIME");
+    }
     let words = line.split_whitespace().map(|word| {
         let is_age = word.len() <= 6
             && word.starts_with(|first: char| first.is_ascii_digit())
