@@ -53,6 +53,7 @@ impl Volumes {
     /// Waits until [`Volumes::values`] has changed. Safe to drop and call again.
     pub async fn changed(&mut self) {
         tokio::select! {
+            biased;
             () = self.attached.changed() => {}
             Some((volume, claim)) = self.reads.next() => drop(self.claims.insert(volume, Claimed::By(claim))),
         }
