@@ -118,7 +118,7 @@ fn grant(node: &mut NodeView, serial: &str) {
 
 fn progress(phase: Phase, serial: &str) -> Field<InProgress> {
     let (id, since) = (id(serial), jiff::Timestamp::UNIX_EPOCH);
-    Field::Set(InProgress { phase, id, since, spent_seconds: 0, os_version: None, cordoned: true, resumed: 0 })
+    Field::Set(InProgress { phase, id, since, spent_seconds: 0, os_version: None, cordoned: true, run: None })
 }
 
 fn report(node: &mut NodeView, outcome: Outcome, reason: EndReason, serial: &str) {

@@ -97,14 +97,13 @@ fn begin(s: &Situation<'_>, id: GrantId) -> InProgress {
         spent_seconds: 0,
         os_version: s.host.os_version.clone(),
         cordoned: !s.node.unschedulable || s.node.cordon_is_ours(),
-        resumed: 0,
+        run: None,
     }
 }
 
 /// Takes the permission up: `reboot-in-progress` and the cordon, in one write at the resourceVersion where it was seen.
 fn start(s: &Situation<'_>, id: GrantId) -> Step {
-    let progress = begin(s, id);
-    let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
+    let patch = cycle::set_progress(NodePatch::default(), begin(s, id), s);
     let patch = if s.node.unschedulable { patch } else { patch.cordon() };
     let why = s.node.needed.as_deref().filter(|why| !why.is_empty()).unwrap_or("a reboot was asked for");
     let text = if id.is_forced() {
