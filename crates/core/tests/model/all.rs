@@ -25,6 +25,7 @@ use configurations::{Configuration, SMALL};
 use mutation::Mutation;
 use search::search;
 use state::Faults;
+use world::World;
 
 const NONE: Faults = Faults { crashes: 0, acts: 0, stale: 0, late: 0, hours: 0, pods: 0, refusals: 0 };
 
@@ -66,9 +67,14 @@ fn main() -> ExitCode {
     if violations == 0 && all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Whether a promise breaks in its world, and none does there without it.
 fn is_found(mutation: Mutation) -> bool {
     let found = search(mutation.world(), Some(LONGEST));
     let promise = found.counterexample.as_deref().and_then(|counterexample| counterexample.lines().next());
-    println!("{:45} {:>12} {}", format!("{mutation:?}"), found.states, promise.unwrap_or("NOT FOUND"));
-    promise.is_some()
+    let without = search(World { mutation: None, ..mutation.world() }, Some(LONGEST));
+    println!("{mutation:?}: {} ({} states)", promise.unwrap_or("NOT FOUND"), found.states);
+    if !without.is_whole {
+        println!("  and without it: {without}");
+    }
+    promise.is_some() && without.is_whole
 }
