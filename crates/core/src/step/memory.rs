@@ -148,8 +148,8 @@ impl Memory {
     }
 
     /// The name of this run in what it writes, by which it knows its own writes even where nobody answered them.
-    pub(super) fn run(&self) -> String {
-        format!("{:016x}", self.seed)
+    pub fn run(&self) -> String {
+        self.seed.to_string()
     }
 
     /// Whether `reboot-in-progress` is as this very run wrote it. What an earlier run wrote may be followed by what it

@@ -73,7 +73,8 @@ impl World {
         for host in 0..self.nodes {
             let name = format!("n{}", state.draw()).into();
             let machine = Machine { boot: state.draw(), going_down: false, kubelet: Kubelet::Steady, pod: None };
-            state.hosts.push(Host { name, node: None, machine, memory: Printed::new(Memory::seeded(0)), newest: 0 });
+            let memory = Printed::new(Memory::seeded(state.draw()));
+            state.hosts.push(Host { name, node: None, machine, memory, newest: 0 });
             state.boots(host);
             state.register(host);
             state.change(Actor::Person, host, |node| {
@@ -223,8 +224,9 @@ impl State {
     }
 
     pub(crate) fn restart_agent(&mut self, host: usize) {
+        let run = self.draw();
         let host = &mut self.hosts[host];
-        (host.memory, host.newest) = (Printed::new(Memory::seeded(0)), 0);
+        (host.memory, host.newest) = (Printed::new(Memory::seeded(run)), 0);
     }
 
     /// logind begins the shutdown.
