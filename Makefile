@@ -55,7 +55,7 @@ test: control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,node
 test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 	@for round in $$(seq $(REPEAT)); do echo "round $$round of $(REPEAT)"; SCENARIOS=all cargo test --locked --workspace --test real; done
 
-model: cargo ## Search every state of the protocol's model (half an hour), and find every way to break it
+model: cargo ## Search every state of the protocol's model (a quarter of an hour), and find every way to break it
 	@cargo bench --locked --quiet -p reboot-core --bench model-all
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
