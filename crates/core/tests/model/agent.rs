@@ -201,9 +201,10 @@ impl World {
         let after_reboot = progress.as_ref().is_some_and(|progress| Some(progress.id.boot) != boot);
         match self.mutation {
             Some(M::StartOnSpentGrant) => {
-                if let (Field::Set(Permission::Granted(id)), Some(boot)) = (&mut node.permission, boot) {
+                if let (Field::Set(Permission::Granted(id)), Some(boot)) = (&mut node.permission, boot)
+                    && id.boot != boot
+                {
                     *id = GrantId { boot, ..*id };
-                    node.boot = Some(boot);
                     node.request = Field::Absent;
                 }
             }
