@@ -149,6 +149,12 @@ fn plain(line: &str) -> String {
     if let Some((what, _)) = line.split_once(':').filter(|_| line.contains("+0000")) {
         return format!("{what}: TIME");
     }
+    // kubectl itself warns in any order.
+    if let Some(warnings) = line.strip_prefix("Warning: ") {
+        let mut warnings: Vec<_> = warnings.split("; ").collect();
+        warnings.sort_unstable();
+        return warnings.join("; ");
+    }
     let words = line.split_whitespace().map(|word| {
         let is_age = word.len() <= 6
             && word.starts_with(|first: char| first.is_ascii_digit())
