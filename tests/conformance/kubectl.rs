@@ -62,7 +62,8 @@ pub(crate) async fn session(place: Place) -> Result<Vec<String>> {
     run(&["get", "no", &name]).await?;
     run(&["describe", "node", &name]).await?;
     run(&["uncordon", &name]).await?;
-    run(&["drain", &name, "--timeout=5s"]).await?;
+    // One reason to refuse: kubectl names several in any order.
+    run(&["drain", &name, "--force", "--timeout=5s"]).await?;
     run(&["drain", &name, "--ignore-daemonsets", "--force", "--timeout=3s", "--dry-run=server"]).await?;
     run(&["drain", &name, "--ignore-daemonsets", "--force", "--timeout=3s"]).await?;
     run(&["get", "pods", "-n", &namespace]).await?;
