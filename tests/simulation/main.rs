@@ -17,7 +17,7 @@ fn check(seed: u64) {
 
 #[test]
 fn every_promise_holds_and_every_node_that_asks_is_rebooted() {
-    for seed in 0..200 {
+    for seed in 0..100 {
         check(seed);
     }
 }
