@@ -59,7 +59,10 @@ impl Slots {
             (Some(before), Some(after)) => {
                 let still =
                     matches!(after.permission.get(), Some(Permission::Granted(id)) if Some(*id) == held.slot.id);
-                actor == Actor::Controller && before.fence != after.fence && before.in_progress.is_absent() && !still
+                // Its agent's cordon says that it has begun, whatever else is gone.
+                let same_boot = held.slot.id.is_none_or(|id| Some(id.boot) == before.boot);
+                let begun = !before.in_progress.is_absent() || (same_boot && before.cordon_is_ours());
+                actor == Actor::Controller && before.fence != after.fence && !begun && !still
             }
             _ => false,
         };

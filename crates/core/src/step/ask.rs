@@ -15,6 +15,16 @@ const OWN: &str = "update_engine: ";
 
 pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
     let confirmed = s.node.boot == Some(boot);
+    let same_boot = s.node.compatible_request().is_none_or(|request| request.boot == boot);
+    if s.node.cordon_is_ours() && s.node.permission.get().is_none() && same_boot {
+        // Somebody took a cycle away that an earlier run had begun, and perhaps called logind for.
+        if !s.fresh {
+            return cycle::refresh("Looking whether a shutdown is under way");
+        }
+        if s.host.preparing_for_shutdown == Some(true) {
+            return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(cycle::STILL_PREPARING);
+        }
+    }
     let step = decide(s, boot, confirmed);
     match step.action {
         // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest.

@@ -131,7 +131,7 @@ fn end(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
     if s.fresh { commit(s, progress, left) } else { refresh("Draining: done") }
 }
 
-fn refresh(status: &str) -> Step {
+pub(super) fn refresh(status: &str) -> Step {
     Step { status: Some(status.to_owned()), ..Step::new(Action::Refresh) }
 }
 
@@ -157,7 +157,7 @@ fn commit(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
 }
 
 /// While logind holds the reboot for its delay inhibitors, this is how often that is looked at again.
-const STILL_PREPARING: Duration = Duration::from_secs(10);
+pub(super) const STILL_PREPARING: Duration = Duration::from_secs(10);
 
 /// Past the point of no return: until the boot ID changes, or logind itself says no.
 fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
