@@ -304,7 +304,7 @@ impl<'a> Round<'a> {
         if pod.terminating {
             let shortened = was.is_some_and(|(_, grace)| grace.is_some_and(|grace| grace <= SHORT_GRACE));
             return Some(if self.short && !shortened && !in_flight {
-                Turn::Evict(Under::Free)
+                Turn::Evict(self.free(pod))
             } else {
                 Turn::UnderWay
             });
@@ -314,12 +314,12 @@ impl<'a> Round<'a> {
             Standing::Refused { refusal, left, .. } if !left.is_zero() => {
                 let past_budget = self.delete && was.is_some_and(|(means, _)| means == Means::Eviction);
                 match past_budget {
-                    true => Some(Turn::Evict(Under::Free)),
+                    true => Some(Turn::Evict(self.free(pod))),
                     false if refusal.is_of_budgets() => None,
                     false => Some(Turn::Blocked(format!("refused: {refusal}"), *left)),
                 }
             }
-            _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(Under::Free)),
+            _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(self.free(pod))),
             Standing::Refused { .. } | Standing::New => None,
         }
     }
@@ -327,10 +327,18 @@ impl<'a> Round<'a> {
     fn ask_budgets(&self, pod: &'a PodView, standing: &Standing<'_>) -> Turn {
         match self.s.host.budgets.guard(pod) {
             Guard::Unknown => self.without_knowledge(pod, standing),
-            Guard::Free => retry_when_new(Under::Free, standing),
-            Guard::One(budget) => self.under(budget, standing),
-            Guard::Several(budget, other) => self.probe(budget, BudgetView::several(budget, other)),
+            Guard::Free => retry_when_new(self.free(pod), standing),
+            Guard::One(budget) => self.under(budget, pod, standing),
+            Guard::Several(budget, other) => self.probe(budget, pod, BudgetView::several(budget, other)),
         }
+    }
+
+    fn free(&self, pod: &PodView) -> Under {
+        Under::Free(self.s.host.budgets.over(pod))
+    }
+
+    fn asking(&self, budget: &BudgetView, pod: &PodView) -> Under {
+        Under::Budget(budget.seen.clone(), self.s.host.budgets.over(pod))
     }
 
     /// The budgets are not known, and cannot be had: one pod of a controller at a time finds out whether there is one.
@@ -346,16 +354,16 @@ impl<'a> Round<'a> {
     }
 
     /// One budget is asked: not more pods at once than it lets go, and none that it has refused as it is.
-    fn under(&self, budget: &'a BudgetView, standing: &Standing<'_>) -> Turn {
+    fn under(&self, budget: &'a BudgetView, pod: &PodView, standing: &Standing<'_>) -> Turn {
         let posts = self.posts.get(budget.seen.uid.as_str()).copied().unwrap_or_default();
         let used = self.evictions.used(&budget.seen).saturating_add(posts);
         if budget.open() == 0 {
             let why = match budget {
                 BudgetView { stale: true, .. } => "whose status is out of date",
-                _ if budget.never_opens() => return self.probe(budget, budget.never()),
+                _ if budget.never_opens() => return self.probe(budget, pod, budget.never()),
                 _ => "which allows no disruption now",
             };
-            return self.probe(budget, format!("blocked by PodDisruptionBudget {}, {why}", budget.name));
+            return self.probe(budget, pod, format!("blocked by PodDisruptionBudget {}, {why}", budget.name));
         }
         if budget.open() <= used {
             return Turn::Soon(None);
@@ -364,14 +372,14 @@ impl<'a> Round<'a> {
         if !yields.is_zero() {
             return Turn::Soon(Some(yields));
         }
-        retry_when_new(Under::Budget(budget.seen.clone()), standing)
+        retry_when_new(self.asking(budget, pod), standing)
     }
 
     /// The API server would refuse: it is asked only once nothing has been heard for a while.
-    fn probe(&self, budget: &'a BudgetView, why: String) -> Turn {
+    fn probe(&self, budget: &'a BudgetView, pod: &PodView, why: String) -> Turn {
         let posted = self.posts.contains_key(budget.seen.uid.as_str()) || self.evictions.used(&budget.seen) > 0;
         match self.evictions.probe_in(budget, self.now, self.seed) {
-            Duration::ZERO if !posted => Turn::Evict(Under::Budget(budget.seen.clone())),
+            Duration::ZERO if !posted => Turn::Evict(self.asking(budget, pod)),
             Duration::ZERO => Turn::Soon(None),
             left => Turn::Blocked(why, left),
         }

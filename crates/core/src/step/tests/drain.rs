@@ -154,13 +154,25 @@ fn a_budget_that_refuses_though_it_lets_some_go_is_asked_again_when_it_changes()
 
 #[test]
 fn two_budgets_on_a_pod_are_named_and_seldom_tried() {
-    let two = scene(&draining("pods=web/a budgets=web:1:7+web*:1:7")).wrote();
+    let two = || scene(&draining("pods=web/a budgets=web:1:7+web*:1:7")).wrote();
     check_wait(
-        &two,
+        &two(),
         "more than one, PodDisruptionBudgets web and web*: the API server evicts no such pod",
         15_000..18_750,
     );
-    check_scene(&two.then(&draining("pods=web/a budgets=web:1:7")), "evict web/a");
+    check_scene(&two().then(&draining("pods=web/a budgets=web:1:7")), "evict web/a");
+    // The one that is left is as it was when the pod was refused, and yet something is new: the other is gone.
+    let refused = two().after(20).posts().answered("web/a", EvictReply::Refused(Refusal::SeveralBudgets)).wrote();
+    check_wait(&refused, "more than one", 1_000..40_000);
+    check_scene(&refused.then(&draining("pods=web/a budgets=web:1:7")), "evict web/a");
+}
+
+#[test]
+fn a_pod_that_is_refused_though_no_budget_was_to_be_asked_is_tried_again_when_one_over_it_changes() {
+    let unready = |version: u32| draining(&format!("pods=web/a? budgets=web:healthy:{version}"));
+    let refused = scene(&unready(7)).posts().answered("web/a", budget_refused()).wrote();
+    check_wait(&refused, "refused: PodDisruptionBudget", 15_000..18_750);
+    check_scene(&refused.then(&unready(8)), "evict web/a");
 }
 
 #[test]

@@ -220,7 +220,8 @@ fn attachments(texts: &str) -> Attachments {
 }
 
 /// `web:1:7`: the budget of the app `web` allows 1 and is at version 7; `web:0:7:60`: it allows none, and has for 60 s.
-/// Instead of the number: `stale`; `never`, whatever happens; `short`, of a healthy pod. Empty: there are none.
+/// Instead of the number: `stale`; `never`, whatever happens; `short`, of a healthy pod; `healthy`: it allows none, and
+/// lets pods go that are not Ready. Empty: there are none.
 fn budgets(texts: &str) -> Budgets {
     let budget = |text: &str| {
         let (name, allowed, version, closed) = match text.split(':').collect::<Vec<_>>()[..] {
@@ -239,10 +240,10 @@ fn budgets(texts: &str) -> Budgets {
             stale,
             allowed: match allowed {
                 "stale" => 9,
-                "never" | "short" => 0,
+                "never" | "short" | "healthy" => 0,
                 number => number.parse().unwrap(),
             },
-            lets_unready_go: false,
+            lets_unready_go: allowed == "healthy",
             closed_since: closed.map(ago),
             desired: if allowed == "never" { 3 } else { 2 },
             healthy: if allowed == "short" { 1 } else { 2 },
