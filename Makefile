@@ -22,6 +22,8 @@ SEEDS ?= 10000
 SEED ?=
 #: Control plane of the demo: real, memory (an imitation), or auto: real where it is at hand or can be downloaded
 CLUSTER ?= auto
+#: Parts that `make bench` measures, of binaries,idle,cycle,fleet,real,drain [default: all]
+BENCH ?=
 #: 1 leaves out the tests on real nodes, which take root [default: they run]
 SKIP_REAL_NODES ?=
 #: Further flags of the engine's build command [default: none]
@@ -36,7 +38,7 @@ DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 , := ,
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help all clean demo test test-all simulate bench lint control-plane nodes images push manifests
+.PHONY: help all clean demo test test-all model simulate bench lint control-plane nodes images push manifests
 .PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine dbus prerequisites cargo
 
 help: ## Print this
@@ -55,7 +57,7 @@ clean: cargo ## Remove everything that was built here (a control plane in the ca
 demo: dbus dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five nodes reboot one after the other (NODES=real: real ones; KEEP=1 leaves the cluster up)
 	@cluster=$(if $(filter real,$(NODES)),real,$(CLUSTER)); \
 	if [ "$$cluster" = auto ]; then if tests/control-plane/control-plane.sh --at-hand; then cluster=real; else cluster=memory; fi; fi; \
-	[ "$$cluster" != real ] || $(MAKE) --no-print-directory control-plane; \
+	if [ "$$cluster" = real ]; then tests/control-plane/prerequisites.sh go kubectl; tests/control-plane/control-plane.sh; fi; \
 	CLUSTER=$$cluster $(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.
@@ -67,6 +69,9 @@ test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 
 simulate: cargo ## Play SEEDS worlds in which everything goes wrong, or tell the story of SEED
 	@cargo run --quiet --locked --release --bin simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+model: cargo ## Search every state of the protocol's model (a quarter of an hour), and find every way to break it
+	@cargo bench --locked --quiet -p reboot-core --bench model-all
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
 	@REBOOT_AGENT_BIN=bin/reboot-agent REBOOT_CONTROLLER_BIN=bin/reboot-controller $(DEV_BINARIES)/bench

@@ -9,6 +9,7 @@
 )]
 
 mod cycle;
+mod drain;
 mod fleet;
 mod idle;
 mod real;
@@ -17,7 +18,7 @@ mod table;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use reboot_tests::real::namespaces;
 use reboot_tests::scratch::Scratch;
 use reboot_tests::sim::program;
@@ -35,30 +36,69 @@ struct Args {
     /// Seconds for which an idle agent is watched
     #[arg(long, env = "BENCH_IDLE_SECONDS", default_value_t = 600)]
     idle_seconds: u64,
+    /// How often each content of a node is drained by each
+    #[arg(long, env = "BENCH_DRAIN_ROUNDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    drain_rounds: u32,
+    /// Only these parts [default: all]
+    #[arg(long, env = "BENCH", value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Binaries,
+    Idle,
+    Cycle,
+    Fleet,
+    Real,
+    Drain,
 }
 
 fn main() -> Result<()> {
-    let runtime = || tokio::runtime::Runtime::new().context("starting the runtime");
-    if namespaces::inside().is_some() {
-        return runtime()?.block_on(real::measure_inside());
-    }
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let args = Args::parse();
-    runtime()?.block_on(measure(args))
+    // Inside of namespaces this is one part's own second run.
+    match namespaces::inside() {
+        Some(_) if args.wants(Part::Drain) => runtime.block_on(drain::measure_inside(args.drain_rounds)),
+        Some(_) => runtime.block_on(real::measure_inside()),
+        None => runtime.block_on(measure(args)),
+    }
+}
+
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 async fn measure(args: Args) -> Result<()> {
     let scratch = Scratch::new("bench")?;
     let mut table = Table::default();
-    binaries(&mut table)?;
+    if args.wants(Part::Binaries) {
+        binaries(&mut table)?;
+    }
     // An idle agent takes time and little else, so it sits beside the other measurements.
     let (idle_dir, idle_seconds) = (scratch.path().join("i"), args.idle_seconds);
     std::fs::create_dir_all(&idle_dir).context("making a folder")?;
-    let idle = tokio::spawn(async move { idle::measure(&idle_dir, idle_seconds).await });
-    cycle::measure(&scratch.path().join("c"), &mut table).await?;
-    fleet::measure(&scratch.path().join("f"), args.nodes, args.grants, &mut table).await?;
-    eprintln!("waiting until the idle agent has been watched for {idle_seconds} s");
-    idle.await.context("the idle agent")??.into_iter().for_each(|row| table.push(row));
-    real::measure()?.into_iter().for_each(|row| table.push(row));
+    let idle =
+        args.wants(Part::Idle).then(|| tokio::spawn(async move { idle::measure(&idle_dir, idle_seconds).await }));
+    if args.wants(Part::Cycle) {
+        cycle::measure(&scratch.path().join("c"), &mut table).await?;
+    }
+    if args.wants(Part::Fleet) {
+        fleet::measure(&scratch.path().join("f"), args.nodes, args.grants, &mut table).await?;
+    }
+    if let Some(idle) = idle {
+        eprintln!("waiting until the idle agent has been watched for {idle_seconds} s");
+        idle.await.context("the idle agent")??.into_iter().for_each(|row| table.push(row));
+    }
+    if args.wants(Part::Real) {
+        real::measure()?.into_iter().for_each(|row| table.push(row));
+    }
+    if args.wants(Part::Drain) {
+        drain::measure(args.drain_rounds)?.into_iter().for_each(|row| table.push(row));
+    }
     println!("{table}");
     Ok(())
 }

@@ -43,7 +43,7 @@ pub(crate) fn measure() -> Result<Vec<Row>> {
         return Ok(Vec::new());
     }
     eprintln!("updating five real nodes, first by a script, then by the operator");
-    let (mut command, _place) = namespaces::rerun(&[])?;
+    let (mut command, _place) = namespaces::rerun(&["--only=real"])?;
     let output = command.stderr(Stdio::inherit()).output().context("running in namespaces")?;
     ensure!(output.status.success(), "measuring on real nodes failed ({})", output.status);
     serde_json::from_slice(&output.stdout).context("reading the figures")
@@ -136,7 +136,7 @@ async fn remove(client: &Client, pod: &Pod) -> Result<()> {
     until(LIMIT, format!("waiting for {name} to be gone"), pods, &name, gone).await.map(drop)
 }
 
-async fn cordon(client: &Client, node: &str, cordoned: bool) -> Result<()> {
+pub(crate) async fn cordon(client: &Client, node: &str, cordoned: bool) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
     let parameters = PatchParams::default();

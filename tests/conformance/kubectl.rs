@@ -62,7 +62,8 @@ pub(crate) async fn session(place: Place) -> Result<Vec<String>> {
     run(&["get", "no", &name]).await?;
     run(&["describe", "node", &name]).await?;
     run(&["uncordon", &name]).await?;
-    run(&["drain", &name, "--timeout=5s"]).await?;
+    // One reason to refuse: kubectl names several in any order.
+    run(&["drain", &name, "--force", "--timeout=5s"]).await?;
     run(&["drain", &name, "--ignore-daemonsets", "--force", "--timeout=3s", "--dry-run=server"]).await?;
     run(&["drain", &name, "--ignore-daemonsets", "--force", "--timeout=3s"]).await?;
     run(&["get", "pods", "-n", &namespace]).await?;
@@ -146,6 +147,15 @@ async fn furnish(side: &mut Side) {
 
 /// A line without ages, times and the width of columns.
 fn plain(line: &str) -> String {
+    if let Some((what, _)) = line.split_once(':').filter(|_| line.contains("+0000")) {
+        return format!("{what}: TIME");
+    }
+    // kubectl itself warns in any order.
+    if let Some(warnings) = line.strip_prefix("Warning: ") {
+        let mut warnings: Vec<_> = warnings.split("; ").collect();
+        warnings.sort_unstable();
+        return warnings.join("; ");
+    }
     let words = line.split_whitespace().map(|word| {
         let is_age = word.len() <= 6
             && word.starts_with(|first: char| first.is_ascii_digit())

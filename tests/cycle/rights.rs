@@ -114,9 +114,10 @@ struct Right {
 impl Right {
     fn covers(&self, request: &Request) -> bool {
         let only = |bound: &Option<String>, value: &str| bound.as_deref().is_none_or(|bound| bound == value);
-        // A watch begins with a list, which an API server before Kubernetes 1.32 has to be asked for by itself.
-        let verb = self.verb == request.verb || (self.verb == "list" && request.verb == "watch");
-        verb && (&self.group, &self.resource) == (&request.group, &request.resource)
+        // Where a watch does not begin with a list (before Kubernetes 1.32, as a rule), whoever watches lists as well.
+        let lists_elsewhere = (self.verb.as_str(), request.verb.as_str()) == ("list", "watch");
+        (&self.group, &self.resource) == (&request.group, &request.resource)
+            && (self.verb == request.verb || lists_elsewhere)
             && only(&self.namespace, &request.namespace)
             && only(&self.name, &request.name)
     }

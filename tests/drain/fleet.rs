@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use reboot_tests::{control_plane::audit::Request, workload::Workload};
+use reboot_tests::{control_plane::audit::Request, referee::Expect, workload::Workload};
 
 use crate::stage::Stage;
-
-const UPDATE: &str = "4100.0.0";
 
 /// Five nodes, one at a time, 20 pods of one Deployment whose replacements take a second to become Ready.
 #[tokio::test]
 async fn five_nodes_under_one_budget_cost_few_requests_and_no_time_beyond_that_of_the_replacements() {
-    let web = Workload::new("web", 20).annotated("testbed/ready-after", "1s");
-    let stage = Stage::set(5, &[web], &[], &[]).await;
+    let stage = Stage::set(5, 1).await;
+    stage.cluster.start_agents(&[]).unwrap();
+    Workload::new("web", 20).annotated("testbed/ready-after", "1s").deploy(&stage.client()).await.unwrap();
     let then = Timestamp::now();
-    stage.cluster.announce_update(UPDATE).await.unwrap();
-    for node in stage.cluster.names() {
-        stage.until_rebooted(&node, UPDATE).await;
+    stage.cluster.announce_update("4100.0.0").await.unwrap();
+    let nodes = stage.cluster.names();
+    for node in &nodes {
+        stage.until_rebooted(node).await;
     }
     let requests = stage.requests(then);
     let evictions: Vec<&Request> = requests.iter().filter(|request| request.resource == "pods/eviction").collect();
@@ -35,6 +35,7 @@ async fn five_nodes_under_one_budget_cost_few_requests_and_no_time_beyond_that_o
     // A second for each replacement, and a second and a half for each node's reboot.
     let bound = SignedDuration::from_millis(i64::try_from(accepted * 1000 + 5 * 1500).unwrap());
     assert!(took < bound * 2, "{took:#} of {bound:#}; {told}");
+    stage.ends(&Expect::rebooted_once(nodes)).await;
 }
 
 fn count(evictions: &[&Request], code: u16) -> usize {

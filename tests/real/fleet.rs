@@ -3,7 +3,7 @@
 use reboot_tests::{
     real::RealFleet,
     referee::{Declaration, Expect, Referee},
-    scene::{Scene, most_at_once},
+    scene::{LIMIT, Scene, most_at_once},
     scratch::Scratch,
 };
 
@@ -18,10 +18,10 @@ pub(crate) async fn twenty_nodes() {
     let scene = Scene::new(fleet.cluster.client(), referee);
     let nodes = fleet.cluster.names();
     fleet.cluster.announce_update(UPDATE).await.unwrap();
-    for node in &nodes {
-        scene.until_rebooted(node).await;
-    }
-    let verdict = scene.verdict(&Expect::rebooted_once(&nodes)).await;
+    let expect = Expect::rebooted_once(&nodes);
+    // Ten times as long as for two.
+    scene.referee.settled(&expect, 10 * LIMIT).await.unwrap();
+    let verdict = scene.verdict(&expect).await;
     assert_eq!(most_at_once(&verdict), 2);
     assert_eq!(fleet.cluster.failures(), [""; 0]);
 }

@@ -3,7 +3,8 @@
 //!
 //! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
 //! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all, and a name on
-//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot be had it says why and fails, unless `SKIP_REAL_NODES=1`.
+//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot
+//! be had it says why and fails; `SKIP_REAL_NODES=1` leaves all of them out.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
 #![allow(
@@ -12,6 +13,7 @@
 )]
 
 mod crashes;
+mod drains;
 mod fleet;
 mod host;
 mod outages;
@@ -55,6 +57,7 @@ fn scenarios() -> Vec<Scenario> {
         usual fleet::twenty_nodes() as "twenty_machines_are_rebooted_two_at_a_time",
         usual whole::sabotage() as "a_quota_that_is_not_kept_and_a_drain_that_is_skipped_are_seen",
         usual fleet::uncordons_at_its_start() as "an_uncordon_at_an_agents_start_is_seen",
+        usual drains::every_kind_of_pod() as "every_kind_of_pod_is_drained_in_its_own_time",
         usual host::inhibitor() as "a_lock_on_shutdown_is_a_refusal_that_names_its_holder",
         usual host::forbidden_by_policy() as "a_reboot_that_the_bus_forbids_is_given_back",
         usual host::bus_and_engine_restart() as "update_engine_and_the_bus_may_restart",
@@ -83,8 +86,8 @@ fn main() -> ExitCode {
     // Half of a scenario is waiting, and the other half keeps two cores busy.
     let cores = || std::thread::available_parallelism().ok().map(usize::from);
     arguments.test_threads = arguments.test_threads.or(jobs).or_else(cores);
-    let missing = if arguments.list { Vec::new() } else { namespaces::missing() };
-    let skipped = !missing.is_empty() && std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
+    let skipped = std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
+    let missing = if arguments.list || skipped { Vec::new() } else { namespaces::missing() };
     for what in &missing {
         eprintln!("real nodes are not to be had here: {what}");
     }

@@ -2,10 +2,9 @@
 //! user, each on ports of its own, gone with its handle.
 //!
 //! RBAC is on and every request is in the audit log, so that tests can prove who did what. The controller-manager runs
-//! the controllers that a reboot meets and no others: those behind Deployments, `DaemonSets` and PDBs, and
-//! node-lifecycle, which taints nodes that are cordoned or not Ready (a second writer on every Node, as in a real
-//! cluster). Its grace period is a day unless there are kubelets: whether a node is Ready is for the simulated node to
-//! say.
+//! the controllers that a reboot meets and no others: those behind workloads and PDBs, and node-lifecycle, which taints
+//! nodes that are cordoned or not Ready (a second writer on every Node, as in a real cluster). Its grace period is a day
+//! unless there are kubelets: whether a node is Ready is for the simulated node to say.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -92,8 +91,8 @@ pub struct ControlPlane {
 
 /// The controllers of kube-controller-manager that run here.
 const CONTROLLERS: &str = "daemonset-controller,deployment-controller,disruption-controller,\
-    garbage-collector-controller,namespace-controller,node-lifecycle-controller,replicaset-controller,\
-    root-ca-certificate-publisher-controller,serviceaccount-controller";
+    garbage-collector-controller,job-controller,namespace-controller,node-lifecycle-controller,replicaset-controller,\
+    root-ca-certificate-publisher-controller,serviceaccount-controller,statefulset-controller";
 const BUDGETS: &str = "disruption-controller";
 /// An idle machine needs 4 s; a test machine runs other tests as well.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -125,7 +124,7 @@ impl ControlPlane {
     /// A client of another static user (also in `system:masters`): its requests can be told apart in the audit log.
     ///
     /// # Errors
-    /// For a name that is not one of `admin`, `kubelet`, `kwok`.
+    /// For a name that is not one of `admin`, `kubectl`, `kubelet`, `kwok`.
     pub async fn client_as(&self, user: &str) -> Result<Client> {
         client_from(&self.kubeconfig_of(user)?).await
     }

@@ -4,6 +4,7 @@
 pub mod boot;
 pub mod bus;
 pub mod call;
+pub mod claims;
 pub mod control_plane;
 pub mod memory;
 pub mod nodes;

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -33,6 +33,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::call::within;
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
@@ -45,6 +47,10 @@ pub enum Fault {
     Hang,
     /// It goes on, and then the connection breaks: whoever wrote something does not hear whether it was written.
     LostAnswer,
+    /// It waits until something else is to become of it.
+    Hold,
+    /// It is answered as by an API server that has too much to do, which asks for a pause of so many seconds.
+    Throttle(u8),
 }
 
 /// How the answers end that are under way, watches above all.
@@ -58,6 +64,20 @@ pub enum Cut {
     Expire,
 }
 
+/// What becomes of the requests whose path ends in this.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    end: &'static str,
+    fault: Fault,
+}
+
+/// A request that met a fault.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    at: Instant,
+    answered: bool,
+}
+
 /// The running proxy. Dropping it closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
@@ -68,7 +88,8 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    fault: watch::Sender<Fault>,
+    rule: watch::Sender<Rule>,
+    met: watch::Sender<Vec<Met>>,
     cut: watch::Sender<Option<Cut>>,
     /// By the first word of the user agent: `reboot-agent`, `reboot-controller`, `kubectl`, …
     requests: Mutex<BTreeMap<String, usize>>,
@@ -78,6 +99,8 @@ type Answer = Response<UnsyncBoxBody<Bytes, anyhow::Error>>;
 
 /// How long the API server may take to begin an answer: longer than the operator waits for one.
 const FORWARD: Duration = Duration::from_mins(1);
+/// The longest wait for a request: an idle machine needs seconds, a busy one may need much longer.
+const LIMIT: Duration = Duration::from_mins(2);
 
 impl Proxy {
     /// Starts one before the API server that this kubeconfig names.
@@ -92,7 +115,8 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listening for the proxy")?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
-            fault: watch::Sender::new(Fault::None),
+            rule: watch::Sender::new(Rule { end: "", fault: Fault::None }),
+            met: watch::Sender::default(),
             cut: watch::Sender::new(None),
             requests: Mutex::default(),
         });
@@ -112,7 +136,34 @@ impl Proxy {
 
     /// From now on this becomes of every request. What hangs stays hanging.
     pub fn set(&self, fault: Fault) {
-        self.shared.fault.send_replace(fault);
+        self.set_for("", fault);
+    }
+
+    /// From now on this becomes of every request whose path ends like that (`/eviction`); all others go on.
+    pub fn set_for(&self, end: &'static str, fault: Fault) {
+        self.shared.rule.send_replace(Rule { end, fault });
+    }
+
+    /// When each request came that met a fault, in their order.
+    pub fn met(&self) -> Vec<Instant> {
+        self.shared.met.borrow().iter().map(|met| met.at).collect()
+    }
+
+    /// Waits until so many requests have met a fault.
+    pub async fn until_met(&self, requests: usize) -> Result<()> {
+        self.until(&format!("{requests} requests"), |met| met.len() >= requests).await
+    }
+
+    /// Waits until so many of the requests that met a fault have been answered.
+    pub async fn until_answered(&self, requests: usize) -> Result<()> {
+        let answered = |met: &[Met]| met.iter().filter(|met| met.answered).count() >= requests;
+        self.until(&format!("the answers to {requests} requests"), answered).await
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&[Met]) -> bool) -> Result<()> {
+        let mut met = self.shared.met.subscribe();
+        let wait = met.wait_for(|met| holds(met));
+        within(LIMIT, format!("waiting for {what} at the proxy"), wait).await.map(drop)
     }
 
     /// Ends every answer that is under way.
@@ -151,16 +202,25 @@ async fn serve(stream: TcpStream, client: Client, shared: Arc<Shared>) {
 
 async fn answer(request: Request<Incoming>, client: Client, shared: &Shared) -> Result<Answer> {
     shared.count(&request);
-    let fault = *shared.fault.borrow();
-    match fault {
-        Fault::Status(code) => refuse(code),
+    let mut rules = shared.rule.subscribe();
+    let rule = *rules.borrow_and_update();
+    if rule.fault == Fault::None || !request.uri().path().ends_with(rule.end) {
+        return forward(request, client, shared).await;
+    }
+    let number = shared.meet();
+    let rule = *rules.wait_for(|rule| rule.fault != Fault::Hold).await?;
+    let answer = match rule.fault {
+        Fault::Status(code) => refuse(code, 1),
+        Fault::Throttle(seconds) => refuse(429, seconds),
         Fault::Hang => std::future::pending().await,
         Fault::LostAnswer if request.method() != Method::GET => {
             drop(forward(request, client, shared).await?.into_body().collect().await);
             anyhow::bail!("lost on purpose")
         }
-        Fault::None | Fault::LostAnswer => forward(request, client, shared).await,
-    }
+        Fault::None | Fault::LostAnswer | Fault::Hold => forward(request, client, shared).await,
+    };
+    shared.met.send_modify(|met| met[number].answered = true);
+    answer
 }
 
 async fn forward(request: Request<Incoming>, client: Client, shared: &Shared) -> Result<Answer> {
@@ -197,14 +257,18 @@ fn until_cut(body: Body, mut cut: watch::Receiver<Option<Cut>>) -> UnsyncBoxBody
     StreamBody::new(frames).boxed_unsync()
 }
 
-fn refuse(code: u16) -> Result<Answer> {
+fn refuse(code: u16, pause: u8) -> Result<Answer> {
     // The API server's throttle is the one answer in plain text.
     let (kind, text) = match code {
         429 => ("text/plain", "Too many requests, please try again later.\n".to_owned()),
         _ => ("application/json", status(code).to_string()),
     };
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    Ok(Response::builder().status(code).header(CONTENT_TYPE, kind).header("Retry-After", "1").body(body)?)
+    Ok(Response::builder()
+        .status(code)
+        .header(CONTENT_TYPE, kind)
+        .header("Retry-After", u16::from(pause))
+        .body(body)?)
 }
 
 fn status(code: u16) -> Value {
@@ -221,6 +285,16 @@ fn status(code: u16) -> Value {
 }
 
 impl Shared {
+    /// Notes a request that meets a fault, and returns its number.
+    fn meet(&self) -> usize {
+        let mut number = 0;
+        self.met.send_modify(|met| {
+            number = met.len();
+            met.push(Met { at: Instant::now(), answered: false });
+        });
+        number
+    }
+
     fn count(&self, request: &Request<Incoming>) {
         let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         let program = agent.split('/').next().unwrap_or_default().to_owned();

@@ -15,7 +15,7 @@ use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Node, Pod},
+    core::v1::{ConfigMap, Event, Node, Pod},
 };
 use kube::{
     Api, Client,
@@ -146,6 +146,32 @@ impl Scene {
     pub async fn until_waiting(&self, node: &str, reason: &str) -> Value {
         let what = format!("to wait for {reason}");
         waiting(&self.until_node(node, &what, |node| waiting(node)["reason"] == *reason).await)
+    }
+
+    /// Waits until `reboot-status` has these words.
+    pub async fn until_status(&self, node: &str, words: &str) -> NodeSeen {
+        let says = |node: &NodeSeen| node.notes.get("reboot-status").is_some_and(|status| status.contains(words));
+        self.until_node(node, &format!("to say {words:?}"), says).await
+    }
+
+    /// Waits until the node's cycle was given back for this reason, and the node serves as before.
+    pub async fn until_given_back(&self, node: &str, reason: &str) -> NodeSeen {
+        let back = |node: &NodeSeen| {
+            let last = last_reboot(node);
+            last["outcome"] == "gave-back" && last["reason"] == *reason && !node.cordoned && phase_of(node).is_none()
+        };
+        self.until_node(node, &format!("to give back because of {reason}"), back).await
+    }
+
+    /// Waits for an Event on the node with this reason and these words in its message.
+    pub async fn until_event(&self, node: &str, reason: &str, words: &str) {
+        let about = watcher::Config::default().fields(&format!("involvedObject.name={node}"));
+        let events = watcher(Api::<Event>::default_namespaced(self.client()), about).default_backoff();
+        let mut told = pin!(events.applied_objects().try_filter(|event| {
+            let says = event.message.as_deref().is_some_and(|message| message.contains(words));
+            ready(says && event.reason.as_deref() == Some(reason))
+        }));
+        within(LIMIT, format!("an Event {reason} on {node}: {words}"), told.try_next()).await.unwrap();
     }
 
     /// Waits until the node's cycle has ended in a reboot, and the node serves again.

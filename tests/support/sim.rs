@@ -21,7 +21,7 @@ mod machines;
 mod memory;
 mod programs;
 
-pub use install::{NAMESPACE, kubectl};
+pub use install::{NAMESPACE, kubectl, kubectl_within};
 pub use machine::Machine;
 pub use machines::Machines;
 pub use memory::MemoryCluster;

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ListParams, ObjectMeta, PostParams},
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -74,6 +74,20 @@ impl Workload {
             let spec = json!({"maxUnavailable": pods, "selector": {"matchLabels": {"app": name}}});
             let _: Api<PodDisruptionBudget> = create(client, name, json!({"spec": spec})).await?;
         }
+        self.available(client, deployments).await
+    }
+
+    /// Changes the number of pods of one that exists to this one's, and waits as [`Workload::deploy`] does.
+    pub async fn scale(&self, client: &Client) -> Result<()> {
+        let deployments = api::<Deployment>(client);
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(json!({"spec": {"replicas": self.replicas}})));
+        let call = deployments.patch(&self.name, &parameters, &patch);
+        within(CALL, format!("scaling {}", self.name), call).await?;
+        self.available(client, deployments).await
+    }
+
+    async fn available(&self, client: &Client, deployments: Api<Deployment>) -> Result<()> {
+        let name = self.name.as_str();
         let available = |deployment: Option<&Deployment>| {
             let status = deployment.and_then(|deployment| deployment.status.as_ref());
             status.and_then(|status| status.available_replicas) == Some(self.replicas)

@@ -17,6 +17,7 @@ use crate::{
 async fn a_reboot_that_is_refused_or_comes_to_nothing_is_said_and_put_off() {
     let claims = claims![
         a_refusal_by_logind_is_told_in_its_own_words,
+        a_lock_on_shutdowns_is_named_with_its_holder_and_logind_is_not_called,
         a_lost_reply_is_no_failure,
         a_call_that_hangs_is_made_again_and_cannot_be_taken_back,
         a_restarted_agent_calls_again,
@@ -29,26 +30,41 @@ async fn a_reboot_that_is_refused_or_comes_to_nothing_is_said_and_put_off() {
 }
 
 async fn a_refusal_by_logind_is_told_in_its_own_words(site: Site<'_>) -> usize {
+    let words = "Operation denied by the administrator";
     let logind = site.machine.logind();
-    let (who, why) = ("Package Manager".to_owned(), "writing the boot loader".to_owned());
-    logind.inhibitors(vec![Inhibitor { what: "shutdown:sleep".to_owned(), who, why, mode: "block".to_owned() }]);
-    let words = "Operation denied due to active block inhibitor";
-    logind.answer(Answer::Refuse("org.freedesktop.login1.BlockedByInhibitorLock".to_owned(), words.to_owned()));
-    site.ask().await;
-    let last = site.until_given_back("RebootRefused").await;
-    let told = site.until_event("Warning", "GaveBack", "logind refused").await;
-    for text in [last["detail"].as_str().unwrap(), told.as_str()] {
-        for part in [words, "Package Manager", "writing the boot loader"] {
-            assert!(text.contains(part), "{part:?} is not in {text:?}");
-        }
-    }
-    site.until_waiting("BackingOff").await;
-    assert!(put_off(&site.seen().await) > SignedDuration::from_secs(20));
+    logind.answer(Answer::Refuse("org.freedesktop.DBus.Error.AccessDenied".to_owned(), words.to_owned()));
+    is_given_back(site, &[words]).await;
     assert_eq!(logind.requests(), 1, "it does not insist");
     logind.answer(Answer::Accept);
     site.force().await;
     site.until_rebooted().await;
     1
+}
+
+async fn a_lock_on_shutdowns_is_named_with_its_holder_and_logind_is_not_called(site: Site<'_>) -> usize {
+    let logind = site.machine.logind();
+    let (who, why) = ("Package Manager".to_owned(), "writing the boot loader".to_owned());
+    logind.inhibitors(vec![Inhibitor { what: "shutdown:sleep".to_owned(), who, why, mode: "block".to_owned() }]);
+    is_given_back(site, &["a lock blocks the shutdown", "Package Manager", "writing the boot loader"]).await;
+    assert_eq!(logind.requests(), 0);
+    logind.inhibitors(Vec::new());
+    site.force().await;
+    site.until_rebooted().await;
+    1
+}
+
+/// The cycle is given back, with these words in the annotation and in the Event, and the next one is put off.
+async fn is_given_back(site: Site<'_>, words: &[&str]) {
+    site.ask().await;
+    let last = site.until_given_back("RebootRefused").await;
+    let told = site.until_event("Warning", "GaveBack", "logind refused").await;
+    for text in [last["detail"].as_str().unwrap(), told.as_str()] {
+        for part in words {
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+        }
+    }
+    site.until_waiting("BackingOff").await;
+    assert!(put_off(&site.seen().await) > SignedDuration::from_secs(20));
 }
 
 async fn a_lost_reply_is_no_failure(site: Site<'_>) -> usize {

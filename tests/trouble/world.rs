@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeSet,
-    panic::AssertUnwindSafe,
     path::Path,
     sync::{
         Mutex, PoisonError,
@@ -13,12 +12,13 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt as _, future::LocalBoxFuture};
+use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ConfigMap};
 use kube::{Api, Client, api::DeleteParams};
 use reboot_tests::{
     call::until,
+    claims::hold,
     control_plane::audit::Request,
     process::Process,
     referee::{Declaration, Expect, Referee, Verdict},
@@ -148,19 +148,10 @@ impl World {
     /// Puts every claim to the test, each on a node of its own, and ends the world.
     pub(crate) async fn hold(self, claims: Vec<(&'static str, Claim)>) {
         assert_eq!(self.cluster.machines().len(), claims.len(), "one node for each claim");
-        let held = claims.iter().enumerate().map(|(index, (name, claim))| {
-            let claim = tokio::time::timeout(CLAIM_LIMIT, claim(self.site(index + 1)));
-            AssertUnwindSafe(claim).catch_unwind().map(move |outcome| match outcome {
-                Ok(Ok(reboots)) => Ok(reboots),
-                Ok(Err(_)) => Err(format!("{name}: not done within {CLAIM_LIMIT:?}")),
-                Err(panic) => Err(format!("{name}: {}", words(&*panic))),
-            })
-        });
-        let outcomes = futures::future::join_all(held).await;
-        let broken: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).cloned().collect();
-        assert!(broken.is_empty(), "{} of {} claims do not hold:\n{}", broken.len(), outcomes.len(), broken.join("\n"));
+        let held = claims.iter().enumerate().map(|(index, (name, claim))| (*name, claim(self.site(index + 1))));
+        let outcomes = hold(CLAIM_LIMIT, held.collect()).await;
         let mut expect = Expect::default();
-        for (machine, reboots) in self.cluster.machines().iter().zip(outcomes.into_iter().flatten()) {
+        for (machine, reboots) in self.cluster.machines().iter().zip(outcomes) {
             expect = expect.rebooted(machine.node().name(), reboots);
         }
         self.ends(&expect).await;
@@ -240,8 +231,4 @@ pub(crate) fn ledger(map: &ConfigMap) -> Value {
 /// What happened, for whoever looks into a failure.
 fn story(verdict: &Verdict) -> String {
     verdict.timeline.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied()).unwrap_or("panicked")
 }

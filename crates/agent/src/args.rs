@@ -106,7 +106,7 @@ impl Args {
     /// Flags that contradict each other, in words.
     pub fn contradiction(&self) -> Option<String> {
         let never = self.drain_timeout.is_zero() && self.on_drain_timeout == TimedOut::GiveUp;
-        let never = never.then(|| "--drain-timeout is 0: with --on-drain-timeout=give-up no drain would ever end");
+        let never = never.then_some("--drain-timeout is 0: with --on-drain-timeout=give-up no drain would ever end");
         never.map(str::to_owned).or_else(|| self.drain.contradiction(self.drain_timeout))
     }
 }

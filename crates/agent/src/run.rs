@@ -36,18 +36,18 @@ pub async fn run(args: Args) -> Result<()> {
     let shutdown = Shutdown::new();
     let mut tasks = Tasks::new(shutdown.clone());
     let mut probes = Probes::default();
+    let (events, write_events) = Events::new(client.clone(), "reboot-agent", &args.node_name);
 
     let bus = Bus::new(args.bus_address.clone());
     let engine = UpdateEngine::new(bus.clone());
     let heard = watch::Sender::new(EngineState::default());
     let logind = Logind::new(bus);
     let host = RealHost { boot_id_file: args.boot_id_file.clone(), engine: engine.clone(), logind: logind.clone() };
-    let machine = Machine::new(Box::new(host), host::os_version(&args.os_release_file), heard.clone());
-    let (mut reconciler, write_events) =
-        assemble(client, &args, machine, Clock::system(), RandomState::new().build_hasher().finish(), &mut probes);
-    let other = self_test(&logind, &reconciler.events, &args.node_name).await;
-    reconciler.machine.set_other_manager(other);
+    let mut machine = Machine::new(Box::new(host), host::os_version(&args.os_release_file), heard.clone());
+    machine.set_other_manager(self_test(&logind, &events, &args.node_name).await);
 
+    let seed = RandomState::new().build_hasher().finish();
+    let reconciler = assemble(client, &args, machine, events, Clock::system(), seed, &mut probes);
     tasks.spawn_service("probes", listener.serve(probes, shutdown.clone()));
     tasks.spawn_service("update_engine", async move { match engine.watch(&heard).await {} });
     tasks.spawn("events", write_events);
@@ -55,17 +55,17 @@ pub async fn run(args: Args) -> Result<()> {
     tasks.run(signals).await.context("running the agent")
 }
 
-/// Puts the loop together, and the task that writes its Events: all of the agent but what belongs to its process.
+/// Puts the loop together: all of the agent but what belongs to its process.
 pub fn assemble(
     client: Client,
     args: &Args,
     machine: Machine,
+    events: Events,
     clock: Clock,
     seed: u64,
     probes: &mut Probes,
-) -> (Reconciler, impl Future<Output = Result<()>> + Send + 'static) {
-    let (events, write_events) = Events::new(client.clone(), "reboot-agent", &args.node_name);
-    let reconciler = Reconciler {
+) -> Reconciler {
+    Reconciler {
         node: OwnNode::new(client.clone(), &args.node_name),
         pods: Pods::new(client, &args.node_name),
         machine,
@@ -76,8 +76,7 @@ pub fn assemble(
         metrics: Metrics::register(&mut probes.registry),
         liveness: probes.liveness.clone(),
         ready: probes.readiness.handle("the agent's Node"),
-    };
-    (reconciler, write_events)
+    }
 }
 
 /// Finds out at the start what would otherwise be found out after a drain. Returns another active reboot manager.

@@ -17,7 +17,7 @@ use crate::watched::Watched;
 /// The attached volumes of one node, kept up to date by a watch of all `VolumeAttachment`s: there is no selector for
 /// those of a node. What is of other nodes is dropped as it comes.
 pub struct Volumes {
-    volumes: Api<PersistentVolume>,
+    persistent: Api<PersistentVolume>,
     attached: Watched<VolumeAttachment, String>,
     /// What is known of the volumes that are or were attached, by name.
     claims: BTreeMap<String, Claimed>,
@@ -38,7 +38,7 @@ impl Volumes {
         let node = node.to_owned();
         let here = move |attachment: &VolumeAttachment| volume_on(attachment, &node);
         let attached = Watched::new(Api::all(client.clone()), watcher::Config::default(), here);
-        Self { volumes: Api::all(client), attached, claims: BTreeMap::new(), reads: FuturesUnordered::new() }
+        Self { persistent: Api::all(client), attached, claims: BTreeMap::new(), reads: FuturesUnordered::new() }
     }
 
     /// The volumes; `None` until they have been listed once, and while one of them is being read.
@@ -53,13 +53,14 @@ impl Volumes {
     /// Waits until [`Volumes::values`] has changed. Safe to drop and call again.
     pub async fn changed(&mut self) {
         tokio::select! {
+            biased;
             () = self.attached.changed() => {}
             Some((volume, claim)) = self.reads.next() => drop(self.claims.insert(volume, Claimed::By(claim))),
         }
         for volume in self.attached.values().into_iter().flatten() {
             if !self.claims.contains_key(&volume) {
                 self.claims.insert(volume.clone(), Claimed::Asked);
-                self.reads.push(Box::pin(read(self.volumes.clone(), volume)));
+                self.reads.push(Box::pin(read(self.persistent.clone(), volume)));
             }
         }
     }

@@ -15,10 +15,13 @@ pub struct Watched<K, V> {
     api: Api<K>,
     config: watcher::Config,
     events: BoxStream<'static, watcher::Result<Event<K>>>,
-    view: Box<dyn Fn(&K) -> Option<V> + Send>,
+    view: View<K, V>,
     listing: BTreeMap<String, V>,
     current: Option<BTreeMap<String, V>>,
 }
+
+/// What is made of an object; `None` drops it.
+type View<K, V> = Box<dyn Fn(&K) -> Option<V> + Send>;
 
 impl<K, V> Watched<K, V>
 where

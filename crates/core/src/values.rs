@@ -181,11 +181,6 @@ pub enum Phase {
     Rebooting,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
 /// `reboot-in-progress`: the agent acts on a permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -204,9 +199,9 @@ pub struct InProgress {
     pub os_version: Option<String>,
     /// Whether the agent placed the cordon; it decides only where the API server does not know the cordon's owner.
     pub cordoned: bool,
-    /// How many runs of the agent have taken the cycle up again past the point of no return.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub resumed: u32,
+    /// Which run of the agent wrote this. What another run wrote last may still be on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 /// `reboot-waiting`: why a node that asks has no grant yet.

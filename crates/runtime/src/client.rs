@@ -14,7 +14,7 @@ use kube::{
 use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
 
-use crate::args::ClientArgs;
+use crate::{args::ClientArgs, throttle::say_pause};
 
 /// How long a connection may take to be made; a call as a whole has [`crate::call::TIMEOUT`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,8 +47,8 @@ pub async fn connect(args: &ClientArgs, user_agent: &str) -> Result<Client> {
     build(&config).with_context(|| format!("making a client for {server}"))
 }
 
-/// What `Client::try_from` does, with two differences: the beginning of an answer is bounded, and the socket does not
-/// hold back small packets. With Nagle's algorithm the first request of a new connection waits 40 ms for the server's
+/// What `Client::try_from` does, with three differences: the beginning of an answer is bounded, the pause that a throttle
+/// asks for is heard, and the socket does not hold back small packets. With Nagle's algorithm the first request of a new connection waits 40 ms for the server's
 /// delayed acknowledgement of the TLS handshake (seen on Linux).
 fn build(config: &Config) -> Result<Client> {
     let mut tcp = HttpConnector::new();
@@ -65,6 +65,7 @@ fn build(config: &Config) -> Result<Client> {
         .layer(config.extra_headers_layer()?)
         .map_future(begin_in_time)
         .map_err(BoxError::from)
+        .map_response(say_pause)
         .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
     Ok(Client::new(service, config.default_namespace.clone()))
 }

@@ -12,3 +12,4 @@ pub mod log;
 pub mod probes;
 pub mod shutdown;
 pub mod supervise;
+mod throttle;

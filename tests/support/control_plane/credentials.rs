@@ -15,7 +15,8 @@ use serde_json::json;
 use crate::boot::random_uuid;
 
 /// Who gets a token at the start, all in `system:masters`: one user per party, to tell them apart in the audit log.
-const USERS: [&str; 5] = ["admin", "kubelet", "kwok", "system:kube-controller-manager", "system:kube-scheduler"];
+const USERS: [&str; 6] =
+    ["admin", "kubectl", "kubelet", "kwok", "system:kube-controller-manager", "system:kube-scheduler"];
 
 #[derive(Debug)]
 pub(super) struct Credentials {

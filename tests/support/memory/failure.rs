@@ -159,6 +159,12 @@ impl Failure {
         Self::new(410, "Expired", message)
     }
 
+    /// A version that is no number. The API server blames itself for that.
+    pub(super) fn no_version(text: &str) -> Self {
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        Self::new(500, "", format!("resourceVersion: Invalid value: {text:?}: {why}"))
+    }
+
     /// The version is newer than the newest.
     pub(super) fn too_large_version(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");

@@ -134,10 +134,7 @@ impl Request {
     pub(super) fn version(&self) -> Result<Option<u64>, Failure> {
         match self.parameter("resourceVersion") {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Failure::bad_request(format!("invalid resource version {text:?}: it is not a number"))),
+            text => text.parse().map(Some).map_err(|_| Failure::no_version(text)),
         }
     }
 

@@ -24,6 +24,17 @@ pub(super) fn columns(kind: &Kind) -> Value {
         "poddisruptionbudgets" => {
             &[("Name", 0), ("Min Available", 0), ("Max Unavailable", 0), ("Allowed Disruptions", 0), ("Age", 0)]
         }
+        "daemonsets" => &[
+            ("Name", 0),
+            ("Desired", 0),
+            ("Current", 0),
+            ("Ready", 0),
+            ("Up-to-date", 0),
+            ("Available", 0),
+            ("Node Selector", 0),
+            ("Age", 0),
+        ],
+        "deployments" => &[("Name", 0), ("Ready", 0), ("Up-to-date", 0), ("Available", 0), ("Age", 0)],
         "events" => &[("Last Seen", 0), ("Type", 0), ("Reason", 0), ("Object", 0), ("Message", 0)],
         "leases" => &[("Name", 0), ("Holder", 0), ("Age", 0)],
         "configmaps" => &[("Name", 0), ("Data", 0), ("Age", 0)],
@@ -68,6 +79,12 @@ pub(super) fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
                 age,
             ]
         }
+        "daemonsets" => [vec![name.clone()], daemon_counts(status), vec![json!("<none>"), age]].concat(),
+        "deployments" => {
+            let ready = format!("{}/{}", count(status, "readyReplicas"), count(spec, "replicas"));
+            let (updated, available) = (count(status, "updatedReplicas"), count(status, "availableReplicas"));
+            vec![name.clone(), json!(ready), json!(updated), json!(available), age]
+        }
         "events" => {
             let about = &object["involvedObject"];
             let kind = about["kind"].as_str().unwrap_or_default().to_lowercase();
@@ -85,6 +102,23 @@ pub(super) fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
         "namespaces" => vec![name.clone(), status["phase"].clone(), age],
         _ => vec![name.clone(), age],
     }
+}
+
+/// How many pods of a `DaemonSet` there should be, are, are ready, are of the newest template, and are available.
+fn daemon_counts(status: &Value) -> Vec<Value> {
+    let names = [
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    ];
+    names.map(|name| json!(count(status, name))).into()
+}
+
+/// A number that is 0 where it is left out.
+fn count(of: &Value, name: &str) -> u64 {
+    of[name].as_u64().unwrap_or_default()
 }
 
 fn node_status(node: &Value) -> String {

@@ -69,13 +69,10 @@ pub(super) fn replace(store: &mut Store, request: &Request, body: &[u8]) -> Resu
     new["metadata"]["name"] = json!(name);
     let version = new["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
     let Some(old) = store.get(&request.key()) else {
-        if new["metadata"]["uid"].is_string() {
-            return Err(other_uid(request, &new, &Value::Null));
-        }
-        return if kind.has(CreatedByUpdate) && version.is_empty() {
-            create_decoded(store, request, new)
-        } else {
-            Err(Failure::not_found(kind, name))
+        return match kind.has(CreatedByUpdate) {
+            true if new["metadata"]["uid"].is_string() => Err(other_uid(request, &new, &Value::Null)),
+            true => create_decoded(store, request, new),
+            false => Err(Failure::not_found(kind, name)),
         };
     };
     if version.is_empty() && kind.has(NeedsVersion) {
@@ -190,7 +187,7 @@ fn namespace_key(name: &str) -> Key {
     Key { resource: "namespaces", namespace: String::new(), name: name.to_owned() }
 }
 
-pub(super) fn author<'a>(store: &Store, request: &'a Request) -> Author<'a> {
+fn author<'a>(store: &Store, request: &'a Request) -> Author<'a> {
     let Request { manager, kind, subresource, .. } = request;
     Author { manager, kind, subresource, time: store.now() }
 }

@@ -52,6 +52,9 @@ pub enum Declaration {
     Forced(String),
     /// The node may be rebooted with pods on it (the configured policy says so).
     Undrained(String),
+    /// Pods may be taken from this node whatever their PDBs demand (the configured policy says so, or
+    /// the test takes them).
+    PastBudgets(String),
     /// A person cordons the node: it counts towards no quota, and nobody may uncordon it…
     ForeignCordon(String),
     /// …until the person does.

@@ -36,6 +36,7 @@ pub struct Judge {
     broken: BTreeSet<String>,
     forced: BTreeSet<String>,
     undrained: BTreeSet<String>,
+    past_budgets: BTreeSet<String>,
     foreign_cordons: BTreeSet<String>,
     violations: Vec<String>,
     timeline: Vec<Moment>,
@@ -140,6 +141,7 @@ impl Judge {
             Declaration::Broken(name) => drop(self.broken.insert(name)),
             Declaration::Forced(name) => drop(self.forced.insert(name)),
             Declaration::Undrained(name) => drop(self.undrained.insert(name)),
+            Declaration::PastBudgets(name) => drop(self.past_budgets.insert(name)),
             Declaration::ForeignCordon(name) => drop(self.foreign_cordons.insert(name)),
             Declaration::ForeignCordonEnds(name) => drop(self.foreign_cordons.remove(&name)),
             Declaration::Quota(quota) => self.quota = quota,
@@ -241,7 +243,8 @@ impl Judge {
     fn disrupted(&mut self, before: Option<&PodSeen>, at: At) {
         let Some(pod) = before.filter(|pod| pod.available) else { return };
         let mut texts = Vec::new();
-        for pdb in self.pdbs.values().filter(|pdb| pdb.protects(pod)) {
+        let protected = !self.past_budgets.contains(&pod.node);
+        for pdb in self.pdbs.values().filter(|pdb| protected && pdb.protects(pod)) {
             let left = self.pods.values().filter(|other| other.available && pdb.protects(other)).count();
             if left < pdb.bound {
                 let (pod, pdb, bound) = (pod_name(pod), &pdb.name, pdb.bound);

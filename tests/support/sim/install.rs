@@ -58,13 +58,18 @@ pub(super) async fn install(
 /// # Errors
 /// When it fails or takes more than a minute; its words are in the text.
 pub async fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
+    kubectl_within(LIMIT, kubeconfig, arguments).await
+}
+
+/// [`kubectl`] with a limit of the caller's own.
+pub async fn kubectl_within(limit: Duration, kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
     let kubectl = binary("kubectl").unwrap_or_else(|_| "kubectl".into());
     let mut command = Command::new(kubectl);
     command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
     // In a group of its own: a Ctrl-C in the terminal is for the test, which then drops this.
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     let what = format!("running kubectl {}", arguments.join(" "));
-    let output = within(LIMIT, &what, command.output()).await?;
+    let output = within(limit, &what, command.output()).await?;
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{what} failed ({}): {words}", output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

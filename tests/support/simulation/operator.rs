@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use reboot_agent::machine::Machine as AgentsMachine;
 use reboot_agent::update_engine::EngineState;
 use reboot_runtime::clock::Clock;
+use reboot_runtime::events::Events;
 use reboot_runtime::probes::Probes;
 use reboot_runtime::shutdown::Shutdown;
 use reboot_runtime::supervise::GRACE;
@@ -102,8 +103,9 @@ fn agents_process(world: &Arc<World>, machine: &Arc<Machine>, shutdown: &Shutdow
     let clock = Clock::with_wall(move || day.now(at.clock()));
     let client = world.client(&format!("agent:{name}"));
     let seed = world.random.next();
-    let (reconciler, events) = reboot_agent::run::assemble(client, &args, sees, clock, seed, &mut Probes::default());
-    let tasks = vec![reconciler.run(shutdown.clone()).boxed(), events.boxed()];
+    let (events, write_events) = Events::new(client.clone(), "reboot-agent", name);
+    let reconciler = reboot_agent::run::assemble(client, &args, sees, events, clock, seed, &mut Probes::default());
+    let tasks = vec![reconciler.run(shutdown.clone()).boxed(), write_events.boxed()];
     let services = vec![hear(world.clone(), machine.clone(), heard).boxed()];
     Process::new(tasks, services, shutdown.clone(), world)
 }

@@ -65,7 +65,7 @@ async fn event(world: &Arc<World>, machine: &Arc<Machine>) {
             controller.deleted.notify_one();
         }
         13 => step_clock(world, machine),
-        14 => {
+        14 if counts_for_itself(world) => {
             world.happened("Node deleted");
             world.delete_node(name);
             sleep(world.random.time(Duration::from_mins(1))).await;
@@ -170,9 +170,14 @@ fn act(world: &World, node: &str) {
     }
 }
 
+/// Whether the quota is the same however many nodes there are. A percentage is of the nodes as the controller knows
+/// them, and for a moment that can be more than there are; so the nodes stay the same where it is one.
+fn counts_for_itself(world: &World) -> bool {
+    matches!(world.setup.controller.max_unavailable, Quota::Nodes(_))
+}
+
 fn label(world: &World, node: &str, role: Option<&str>) {
-    // A percentage is of the nodes as the controller knows them, which may be fewer or more than there are.
-    if matches!(world.setup.controller.max_unavailable, Quota::Nodes(_)) {
+    if counts_for_itself(world) {
         world.patch_node("kubectl-label", node, json!({"metadata": {"labels": {"role": role}}}));
     }
 }

@@ -59,7 +59,10 @@ impl Slots {
             (Some(before), Some(after)) => {
                 let still =
                     matches!(after.permission.get(), Some(Permission::Granted(id)) if Some(*id) == held.slot.id);
-                actor == Actor::Controller && before.fence != after.fence && before.in_progress.is_absent() && !still
+                // Its agent's cordon says that it has begun, whatever else is gone.
+                let same_boot = held.slot.id.is_none_or(|id| Some(id.boot) == before.boot);
+                let begun = !before.in_progress.is_absent() || (same_boot && before.cordon_is_ours());
+                actor == Actor::Controller && before.fence != after.fence && !begun && !still
             }
             _ => false,
         };
@@ -83,7 +86,7 @@ impl Slots {
             Some(held) => {
                 let freed = held.values().filter(|held| !self.may_become(held, ledger.slot(&held.slot.node)));
                 let freed = freed.map(|held| violation(&held.slot.node, Fault::SlotFreedWithoutEvidence));
-                freed.chain(above_limit(held, ledger, limit, nodes)).collect()
+                freed.chain(self.above_limit(held, ledger, limit)).collect()
             }
             None => {
                 let left_out = under_way.iter().filter(|name| ledger.slot(name).is_none());
@@ -98,6 +101,17 @@ impl Slots {
         });
         self.held = Some(held.collect());
         violations
+    }
+
+    /// The slots taken for grants above the limit. A cycle that has begun, and may have ended since its Node was read, only
+    /// gets the slot that it must have.
+    fn above_limit(&self, before: &BTreeMap<String, Held>, ledger: &Ledger, limit: usize) -> Option<Violation> {
+        let begun = |slot: &Slot| slot.id.is_some_and(|id| self.in_progress.contains(&id));
+        let is_grant = |slot: &&Slot| matches!(slot.id, Some(GrantId { serial: Serial::Granted(_), .. }));
+        let new = ledger.slots().iter().filter(|slot| !before.contains_key(&slot.node));
+        let slots = ledger.slots().len();
+        let granted = new.filter(is_grant).find(|slot| !begun(slot) && slots > limit)?;
+        Some(violation(&granted.node, Fault::SlotAboveLimit { slots, limit }))
     }
 
     /// Whether a slot may be followed by this one, or by none.
@@ -117,24 +131,6 @@ fn proves_the_end(slot: &Slot, node: Option<&NodeView>) -> bool {
     let rebooted = matches!((slot.id, node.boot), (Some(id), Some(boot)) if id.boot != boot);
     let nothing_left = node.permission.is_absent() && node.in_progress.is_absent();
     reported || (rebooted && node.ready && nothing_left)
-}
-
-/// The slots taken for grants above the limit. A cycle that is in progress already only gets the slot that it must have.
-fn above_limit(
-    before: &BTreeMap<String, Held>,
-    ledger: &Ledger,
-    limit: usize,
-    nodes: &BTreeMap<&str, &NodeView>,
-) -> Option<Violation> {
-    let in_progress = |slot: &Slot| {
-        let node = nodes.get(slot.node.as_str());
-        node.and_then(|node| node.in_progress.get()).is_some_and(|progress| Some(progress.id) == slot.id)
-    };
-    let is_grant = |slot: &&Slot| matches!(slot.id, Some(GrantId { serial: Serial::Granted(_), .. }));
-    let new = ledger.slots().iter().filter(|slot| !before.contains_key(&slot.node));
-    let slots = ledger.slots().len();
-    let granted = new.filter(is_grant).find(|slot| !in_progress(slot) && slots > limit)?;
-    Some(violation(&granted.node, Fault::SlotAboveLimit { slots, limit }))
 }
 
 fn violation(node: &str, fault: Fault) -> Violation {

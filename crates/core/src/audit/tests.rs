@@ -118,7 +118,7 @@ fn grant(node: &mut NodeView, serial: &str) {
 
 fn progress(phase: Phase, serial: &str) -> Field<InProgress> {
     let (id, since) = (id(serial), jiff::Timestamp::UNIX_EPOCH);
-    Field::Set(InProgress { phase, id, since, spent_seconds: 0, os_version: None, cordoned: true, resumed: 0 })
+    Field::Set(InProgress { phase, id, since, spent_seconds: 0, os_version: None, cordoned: true, run: None })
 }
 
 fn report(node: &mut NodeView, outcome: Outcome, reason: EndReason, serial: &str) {
@@ -149,6 +149,10 @@ fn s1_a_slot_is_taken_within_the_limit_only() {
     check(one().ledger(Actor::Controller, &[("a", "1"), ("b", "2")]), &[Fault::SlotAboveLimit { slots: 2, limit: 1 }]);
     let forced = one().forced("b").draining("b", "now-9");
     check(forced.ledger(Actor::Controller, &[("a", "1"), ("b", "now-9")]), &[]);
+    // What was in progress when its Node was read may have ended when its slot is written.
+    let begun = one().writes(Actor::Machine, "b", |node| node.in_progress = progress(Phase::Draining, "2"));
+    let ended = begun.writes(Actor::Machine, "b", |node| node.in_progress = Field::Absent);
+    check(ended.ledger(Actor::Controller, &[("a", "1"), ("b", "2")]), &[]);
 }
 
 #[test]

@@ -134,6 +134,11 @@ impl Budgets {
         self.0.iter().flatten()
     }
 
+    /// The versions of all that select this pod, whether the API server will ask them or not.
+    pub fn over(&self, pod: &PodView) -> Vec<BudgetSeen> {
+        self.iter().filter(|budget| budget.guards(pod)).map(|budget| budget.seen.clone()).collect()
+    }
+
     /// What the API server will ask before it evicts this pod.
     pub fn guard(&self, pod: &PodView) -> Guard<'_> {
         let Some(budgets) = &self.0 else { return Guard::Unknown };

@@ -89,6 +89,11 @@ fn judge_spent(node: &NodeView) -> Verdict {
 }
 
 fn judge_not_taken_up(slot: &Slot, node: &NodeView, handover: Handover) -> Verdict {
+    // The agent's cordon came with `reboot-in-progress`: the cycle had begun, and somebody took the annotation away. The
+    // machine may be going down. Its agent knows, and puts the annotation back, gives back, or removes the cordon.
+    if node.cordon_is_ours() {
+        return Verdict::Keep;
+    }
     let on_node = match &node.permission {
         Field::Set(Permission::Granted(id)) => Some(*id) == slot.id,
         Field::Set(Permission::Now) => true,

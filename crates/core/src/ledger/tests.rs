@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::node::CordonOwner;
 use std::time::Duration;
 
 const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
@@ -76,6 +77,20 @@ fn what_cannot_be_known_keeps_the_slot() {
     let again = json!({ key::LAST_REBOOT: format!(
         r#"{{"id":"{BOOT}.7","outcome":"gave-back","reason":"Paused","at":"2026-01-01T00:00:00Z","seconds":1}}"#) });
     check(Some(&node(BOOT, true, with(in_progress(&format!("{BOOT}.7")), again))), Some(1), Verdict::Keep);
+}
+
+#[test]
+fn a_cycle_whose_cordon_is_there_had_begun_whatever_else_was_taken_away() {
+    let fenced = json!({ key::FENCE: format!("{BOOT}.7") });
+    check(Some(&node(BOOT, true, fenced.clone())), None, Verdict::Withdraw(Withdrawal::GrantRemoved));
+    for (owner, verdict) in [
+        (CordonOwner::Agent, Verdict::Keep),
+        (CordonOwner::Other, Verdict::Withdraw(Withdrawal::GrantRemoved)),
+        (CordonOwner::Untracked, Verdict::Withdraw(Withdrawal::GrantRemoved)),
+    ] {
+        let bare = NodeView { unschedulable: true, cordon_owner: owner, ..node(BOOT, true, fenced.clone()) };
+        check(Some(&bare), Some(9999), verdict);
+    }
 }
 
 #[test]

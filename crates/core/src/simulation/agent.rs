@@ -26,7 +26,8 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn started_at(mono: Duration, boot: BootId) -> Self {
-        let (memory, budgets) = (Memory::seeded(mono.as_secs()), Budgets::default());
+        let (memory, budgets) =
+            (Memory::seeded(u64::try_from(mono.as_nanos()).unwrap_or_default()), Budgets::default());
         let watching = Watches::default();
         Self { memory, watched: 0, newest: None, pods: None, budgets, watching, started: mono, boot, wake: None }
     }

@@ -15,6 +15,16 @@ const OWN: &str = "update_engine: ";
 
 pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
     let confirmed = s.node.boot == Some(boot);
+    let same_boot = s.node.compatible_request().is_none_or(|request| request.boot == boot);
+    if s.node.cordon_is_ours() && s.node.permission.get().is_none() && same_boot {
+        // Somebody took a cycle away that an earlier run had begun, and perhaps called logind for.
+        if !s.fresh {
+            return cycle::refresh("Looking whether a shutdown is under way");
+        }
+        if s.host.preparing_for_shutdown == Some(true) {
+            return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(cycle::STILL_PREPARING);
+        }
+    }
     let step = decide(s, boot, confirmed);
     match step.action {
         // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest.
@@ -97,14 +107,13 @@ fn begin(s: &Situation<'_>, id: GrantId) -> InProgress {
         spent_seconds: 0,
         os_version: s.host.os_version.clone(),
         cordoned: !s.node.unschedulable || s.node.cordon_is_ours(),
-        resumed: 0,
+        run: None,
     }
 }
 
 /// Takes the permission up: `reboot-in-progress` and the cordon, in one write at the resourceVersion where it was seen.
 fn start(s: &Situation<'_>, id: GrantId) -> Step {
-    let progress = begin(s, id);
-    let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
+    let patch = cycle::set_progress(NodePatch::default(), begin(s, id), s);
     let patch = if s.node.unschedulable { patch } else { patch.cordon() };
     let why = s.node.needed.as_deref().filter(|why| !why.is_empty()).unwrap_or("a reboot was asked for");
     let text = if id.is_forced() {

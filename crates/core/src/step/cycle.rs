@@ -58,7 +58,7 @@ fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {
     }
     let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
     let note = Note { warning: true, reason: "Restored", text };
-    Step::new(Action::Write(NodePatch::default().set(key::IN_PROGRESS, committed), Some(note)))
+    Step::new(Action::Write(set_progress(NodePatch::default(), committed.clone(), s), Some(note)))
 }
 
 /// What ends a drain before its time, foreign changes first.
@@ -131,7 +131,7 @@ fn end(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
     if s.fresh { commit(s, progress, left) } else { refresh("Draining: done") }
 }
 
-fn refresh(status: &str) -> Step {
+pub(super) fn refresh(status: &str) -> Step {
     Step { status: Some(status.to_owned()), ..Step::new(Action::Refresh) }
 }
 
@@ -149,7 +149,7 @@ fn commit(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
             (true, format!("Not drained in {seconds}s; rebooting ({id}) with these pods: {}", pods.join(", ")))
         }
     };
-    let patch = NodePatch::default().set(key::IN_PROGRESS, &progress);
+    let patch = set_progress(NodePatch::default(), progress, s);
     let note = Note { warning, reason: "Rebooting", text };
     let mut step = Step::new(Action::Write(patch, Some(note)));
     step.status = Some("Rebooting".to_owned());
@@ -157,7 +157,7 @@ fn commit(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
 }
 
 /// While logind holds the reboot for its delay inhibitors, this is how often that is looked at again.
-const STILL_PREPARING: Duration = Duration::from_secs(10);
+pub(super) const STILL_PREPARING: Duration = Duration::from_secs(10);
 
 /// Past the point of no return: until the boot ID changes, or logind itself says no.
 fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
@@ -183,19 +183,16 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     match drain::progress(s) {
         Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
-        _ if !s.memory.committed_here() => resume(progress, status),
+        // An earlier run passed the point of no return. What it wrote last may still be on its way, such as a give-back
+        // after logind's refusal: this write makes that stale before logind is called again.
+        _ if !s.memory.committed_here() => {
+            let patch = set_progress(NodePatch::default(), progress.clone(), s);
+            Step { status: Some(status), ..Step::new(Action::Write(patch, None)) }
+        }
         Progress::Done(_) | Progress::Detaching(..) | Progress::Going(_) => {
             Step { status: Some(status), ..Step::new(Action::Reboot) }
         }
     }
-}
-
-/// An earlier run of this agent passed the point of no return. What it wrote last may still be on its way, such as a
-/// give-back after logind's refusal; this write makes it stale before logind is called again.
-fn resume(progress: &InProgress, status: String) -> Step {
-    let resumed = InProgress { resumed: progress.resumed.saturating_add(1), ..progress.clone() };
-    let patch = NodePatch::default().set(key::IN_PROGRESS, resumed);
-    Step { status: Some(status), ..Step::new(Action::Write(patch, None)) }
 }
 
 /// Ends a cycle without a reboot: our cordon goes, the permission goes, and the request says when to try again.
@@ -255,10 +252,15 @@ pub(super) fn with_spent(patch: NodePatch, s: &Situation<'_>) -> NodePatch {
     match draining(s) {
         Some(progress) => {
             let spent_seconds = s.memory.spent(s.now).as_secs();
-            patch.set(key::IN_PROGRESS, InProgress { spent_seconds, ..progress.clone() })
+            set_progress(patch, InProgress { spent_seconds, ..progress.clone() }, s)
         }
         None => patch,
     }
+}
+
+/// Every write of `reboot-in-progress` names the run that made it.
+pub(super) fn set_progress(patch: NodePatch, progress: InProgress, s: &Situation<'_>) -> NodePatch {
+    patch.set(key::IN_PROGRESS, InProgress { run: Some(s.memory.run()), ..progress })
 }
 
 fn draining<'a>(s: &Situation<'a>) -> Option<&'a InProgress> {

@@ -115,10 +115,18 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
     }
     let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
     let all = left.len().saturating_add(s.memory.evictions().gone(pods));
-    let blocked = outlook.say_what_blocks(s).map(|why| format!("; {why}")).unwrap_or_default();
-    let status = format!("Draining: {} of {all} pods left{blocked}", left.len());
+    let why = outlook.say_what_blocks(s).or_else(|| last_to_end(&going));
+    let why = why.map(|why| format!("; {why}")).unwrap_or_default();
+    let status = format!("Draining: {} of {all} pods left{why}", left.len());
     let notes = outlook.told.notes();
     Progress::Going(Going { left, evict: outlook.evict, notes, status, retry: outlook.retry })
+}
+
+/// Which of the pods that are ending has the most time for it.
+fn last_to_end(going: &[(&PodView, Fate)]) -> Option<String> {
+    let ending = going.iter().filter_map(|(pod, _)| Some((pod.ends_at?, pod)));
+    let (at, last) = ending.max_by_key(|(at, _)| *at)?;
+    Some(format!("{} has until {at} to end", last.pod))
 }
 
 /// What comes of a look at all pods.
@@ -285,7 +293,7 @@ impl<'a> Round<'a> {
         if pod.terminating {
             let shortened = was.is_some_and(|(_, grace)| grace.is_some_and(|grace| grace <= SHORT_GRACE));
             return Some(if self.short && !shortened && !in_flight {
-                Turn::Evict(Under::Free)
+                Turn::Evict(self.free(pod))
             } else {
                 Turn::UnderWay
             });
@@ -295,24 +303,24 @@ impl<'a> Round<'a> {
             Standing::Refused { refusal, left, .. } if !left.is_zero() => {
                 let past_budget = self.delete && was.is_some_and(|(means, _)| means == Means::Eviction);
                 match past_budget {
-                    true => Some(Turn::Evict(Under::Free)),
+                    true => Some(Turn::Evict(self.free(pod))),
                     false if refusal.is_of_budgets() => None,
                     false => Some(Turn::Blocked(format!("refused: {refusal}"), Some(*left))),
                 }
             }
-            _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(Under::Free)),
+            _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(self.free(pod))),
             Standing::Refused { .. } | Standing::New => None,
         }
     }
 
     fn ask_budgets(&self, pod: &'a PodView, standing: &Standing<'_>) -> Turn {
         if let Some((budget, why)) = self.why_closed(pod) {
-            return self.probe(budget, why);
+            return self.probe(budget, pod, why);
         }
         match self.s.host.budgets.guard(pod) {
             Guard::Unknown => self.without_knowledge(pod, standing),
-            Guard::One(budget) => self.under(budget, standing),
-            Guard::Free | Guard::Several(..) => retry_when_new(Under::Free, standing),
+            Guard::One(budget) => self.under(budget, pod, standing),
+            Guard::Free | Guard::Several(..) => retry_when_new(self.free(pod), standing),
         }
     }
 
@@ -333,6 +341,14 @@ impl<'a> Round<'a> {
         }
     }
 
+    fn free(&self, pod: &PodView) -> Under {
+        Under::Free(self.s.host.budgets.over(pod))
+    }
+
+    fn asking(&self, budget: &BudgetView, pod: &PodView) -> Under {
+        Under::Budget(budget.seen.clone(), self.s.host.budgets.over(pod))
+    }
+
     /// The budgets are not known, and cannot be had: one pod of a controller at a time finds out whether there is one.
     fn without_knowledge(&self, pod: &PodView, standing: &Standing<'_>) -> Turn {
         let listing = self.evictions.listing(self.now);
@@ -346,7 +362,7 @@ impl<'a> Round<'a> {
     }
 
     /// One budget is asked: not more pods at once than it lets go, and none that it has refused as it is.
-    fn under(&self, budget: &'a BudgetView, standing: &Standing<'_>) -> Turn {
+    fn under(&self, budget: &'a BudgetView, pod: &PodView, standing: &Standing<'_>) -> Turn {
         let posts = self.posts.get(budget.seen.uid.as_str()).copied().unwrap_or_default();
         let used = self.evictions.used(&budget.seen).saturating_add(posts);
         if budget.open() <= used {
@@ -356,14 +372,14 @@ impl<'a> Round<'a> {
         if !yields.is_zero() {
             return Turn::Soon(Some(yields));
         }
-        retry_when_new(Under::Budget(budget.seen.clone()), standing)
+        retry_when_new(self.asking(budget, pod), standing)
     }
 
     /// The API server would refuse: it is asked only once nothing has been heard for a while.
-    fn probe(&self, budget: &'a BudgetView, why: String) -> Turn {
+    fn probe(&self, budget: &'a BudgetView, pod: &PodView, why: String) -> Turn {
         let posted = self.posts.contains_key(budget.seen.uid.as_str()) || self.evictions.used(&budget.seen) > 0;
         match self.evictions.probe_in(budget, self.now, self.seed) {
-            Duration::ZERO if !posted => Turn::Evict(Under::Budget(budget.seen.clone())),
+            Duration::ZERO if !posted => Turn::Evict(self.asking(budget, pod)),
             Duration::ZERO => Turn::Soon(None),
             left => Turn::Blocked(why, Some(left)),
         }

@@ -21,10 +21,10 @@ pub enum EvictReply {
 pub enum Under {
     /// The budgets were not known.
     Unknown,
-    /// No budget was to be asked.
-    Free,
-    /// This version of a budget.
-    Budget(BudgetSeen),
+    /// No budget was to be asked, though these select the pod.
+    Free(Vec<BudgetSeen>),
+    /// This version of a budget was to be asked, one of these that select the pod.
+    Budget(BudgetSeen, Vec<BudgetSeen>),
 }
 
 /// Evictions by the UID of the pod, and what was learnt from them.
@@ -139,7 +139,7 @@ impl Evictions {
     }
 
     pub(super) fn posted(&mut self, evict: &Evict, now: Duration) {
-        if let Under::Budget(seen) = &evict.under
+        if let Under::Budget(seen, _) = &evict.under
             && let Some(budget) = self.budgets.get_mut(&seen.uid)
         {
             budget.heard_at = now;
@@ -153,7 +153,7 @@ impl Evictions {
 
     pub(super) fn answered(&mut self, uid: &str, reply: EvictReply, now: Duration, seed: u64) {
         let Some(eviction) = self.pods.get_mut(uid) else { return };
-        if let Under::Budget(seen) = &eviction.under
+        if let Under::Budget(seen, _) = &eviction.under
             && let Some(budget) = self.budgets.get_mut(&seen.uid)
         {
             budget.won_at = (reply == EvictReply::Accepted).then_some(now);
@@ -203,8 +203,8 @@ impl Evictions {
     /// those that were accepted after it, which the next version will count.
     pub(super) fn used(&self, seen: &BudgetSeen) -> usize {
         let counts = |eviction: &&Eviction| match (&eviction.under, &eviction.state) {
-            (Under::Budget(under), State::InFlight) => under.uid == seen.uid,
-            (Under::Budget(under), State::Accepted) => under == seen,
+            (Under::Budget(under, _), State::InFlight) => under.uid == seen.uid,
+            (Under::Budget(under, _), State::Accepted) => under == seen,
             _ => false,
         };
         self.pods.values().filter(counts).count()

@@ -36,9 +36,6 @@ pub struct Memory {
 struct Cycle {
     uid: String,
     progress: InProgress,
-    /// Whether this process itself has written `reboot-in-progress` in this cycle. What it only saw on the Node may be an
-    /// old view, and what an earlier run wrote may still be on its way.
-    written_here: bool,
     spent_before: Duration,
     joined: Duration,
     evictions: Evictions,
@@ -59,7 +56,6 @@ impl Cycle {
         Self {
             uid: node.uid.clone(),
             progress: progress.clone(),
-            written_here: false,
             spent_before: Duration::from_secs(progress.spent_seconds),
             joined: now.mono,
             evictions: Evictions::none(),
@@ -70,7 +66,7 @@ impl Cycle {
 }
 
 impl Memory {
-    /// An empty memory whose pauses are spread by this seed.
+    /// An empty memory of a run that this seed tells from every other run on the node; it spreads the pauses as well.
     pub fn seeded(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
@@ -105,9 +101,6 @@ impl Memory {
     pub fn wrote(&mut self, node: &NodeView, now: Now) {
         self.observe(node, now);
         self.last_write = Some(now.mono);
-        if let Some(cycle) = self.cycle.as_mut().filter(|_| node.in_progress.get().is_some()) {
-            cycle.written_here = true;
-        }
     }
 
     /// Takes in what the watches of pods and budgets show. To be called before [`super::step`], with every view of them.
@@ -154,14 +147,25 @@ impl Memory {
         self.cycle.as_ref().filter(|cycle| cycle.uid == node.uid).map(|cycle| &cycle.progress)
     }
 
+    /// The name of this run in what it writes, by which it knows its own writes even where nobody answered them.
+    pub fn run(&self) -> String {
+        self.seed.to_string()
+    }
+
+    /// Whether `reboot-in-progress` is as this very run wrote it. What an earlier run wrote may be followed by what it
+    /// wrote last and is still on its way.
+    fn wrote_progress(&self) -> bool {
+        self.cycle.as_ref().is_some_and(|cycle| cycle.progress.run == Some(self.run()))
+    }
+
     /// Whether this process knows for itself that its cycle is past the point of no return.
     pub(super) fn committed_here(&self) -> bool {
-        self.is_committed() && self.cycle.as_ref().is_some_and(|cycle| cycle.written_here)
+        self.is_committed() && self.wrote_progress()
     }
 
     /// Whether this process drains by a write of its own, so that no earlier run can have got further.
     pub(super) fn drains_here(&self) -> bool {
-        !self.is_committed() && self.cycle.as_ref().is_some_and(|cycle| cycle.written_here)
+        !self.is_committed() && self.wrote_progress()
     }
 
     /// Whether this process has passed the point of no return of a cycle that has not ended.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use reboot_core::Now;
 use reboot_core::annotations::{self as key, NodePatch};
 use reboot_core::audit::Actor;
 use reboot_core::ids::GrantId;
@@ -34,11 +35,11 @@ impl World {
         }
         let (now, before) = (state.now(), Arc::clone(&state.hosts[host].memory));
         let mut memory = before.value.clone();
-        memory.observe(&seen.view, now);
+        self.observe(&mut memory, &seen.view, now);
         let forgets_removed = self.is(M::NotRestored) && seen.view.in_progress.is_absent();
         let forgets_paused = self.is(M::GiveBackAfterCall) && seen.view.paused.is_some();
         if forgets_removed || forgets_paused {
-            memory = Memory::seeded(0);
+            memory = Memory::seeded(state.draw());
         }
         let (seen, action) = self.decide(state, host, seen, &mut memory);
         let done = self.act(state, host, &seen, action, &mut memory, luck);
@@ -47,6 +48,16 @@ impl World {
         // A crash in this very turn has nothing to remember.
         state.hosts[host].memory = memory;
         done.unwrap_or(luck == Luck::Good && has_learnt)
+    }
+
+    fn observe(&self, memory: &mut Memory, view: &NodeView, now: Now) {
+        let mut view = view.clone();
+        if let Field::Set(progress) = &mut view.in_progress
+            && self.is(M::TrustEarlierRun)
+        {
+            progress.run = Some(memory.run());
+        }
+        memory.observe(&view, now);
     }
 
     /// What the agent does on this view, or on one that it reads for this.
@@ -62,7 +73,7 @@ impl World {
         }
         // Before the point of no return the Node need not be read: what is decided is a write at its resourceVersion.
         let newest = if memory.is_committed() { state.node(host).unwrap_or(seen) } else { seen };
-        memory.observe(&newest.view, state.now());
+        self.observe(memory, &newest.view, state.now());
         (Arc::clone(newest), decide(newest, memory, true))
     }
 
@@ -137,7 +148,7 @@ impl World {
         match &written {
             Ok(node) => memory.wrote(&node.view, state.now()),
             // After a no the Node is read.
-            Err(_) => state.node(host).into_iter().for_each(|node| memory.observe(&node.view, state.now())),
+            Err(_) => state.node(host).into_iter().for_each(|node| self.observe(memory, &node.view, state.now())),
         }
         state.hosts[host].newest = state.node(host).map_or(0, |node| node.api.version);
         Some(true)
@@ -190,9 +201,10 @@ impl World {
         let after_reboot = progress.as_ref().is_some_and(|progress| Some(progress.id.boot) != boot);
         match self.mutation {
             Some(M::StartOnSpentGrant) => {
-                if let (Field::Set(Permission::Granted(id)), Some(boot)) = (&mut node.permission, boot) {
+                if let (Field::Set(Permission::Granted(id)), Some(boot)) = (&mut node.permission, boot)
+                    && id.boot != boot
+                {
                     *id = GrantId { boot, ..*id };
-                    node.boot = Some(boot);
                     node.request = Field::Absent;
                 }
             }
@@ -205,6 +217,7 @@ impl World {
                 node.permission = id.unwrap_or(node.permission);
             }
             Some(M::IgnoreUncordon) if progress.is_some() => node.unschedulable = true,
+            Some(M::NotRestored) => host.preparing_for_shutdown = host.preparing_for_shutdown.map(|_| false),
             Some(M::CallWithoutPods) => host.pods = Some(Vec::new()),
             Some(M::GiveBackAfterCall) if node.paused.is_some() && !after_reboot => {
                 node.in_progress = progress

@@ -16,6 +16,7 @@ use reboot_core::values::{Answer, Field};
 use super::api::Refused;
 use super::mutation::Mutation as M;
 use super::print::FIRST;
+use super::rebuild;
 use super::state::{Controller, Held, NodeWrite, Printed, Seen, State, Work, Write};
 use super::world::{World, boot_id, version};
 
@@ -49,19 +50,10 @@ impl World {
         }
     }
 
-    /// The Nodes as a watch shows them.
-    fn views(&self, state: &State, old: bool) -> Vec<Arc<Seen>> {
-        let view = |host: usize| match &state.old {
-            Some((of, seen)) if old && *of == host => Some(Arc::clone(seen)),
-            _ => state.node(host).cloned(),
-        };
-        (0..state.hosts.len()).filter_map(view).collect()
-    }
-
     /// Everything that a plan of this controller could come to, whichever node it runs on.
     pub(crate) fn plans(&self, state: &State, number: usize, sight: Sight) -> Vec<Action> {
         let held = state.controllers[number].ledger.as_ref().unwrap_or(&state.map);
-        let seen = self.views(state, sight.old);
+        let seen = views(state, sight.old);
         let nodes: Vec<NodeView> = seen.iter().map(|seen| self.taken_by_controller(&seen.view)).collect();
         let known = match self.ledger(held) {
             LedgerState::Known(ledger) if self.is(M::CountInsteadOfLedger) => {
@@ -70,6 +62,10 @@ impl World {
             known => known,
         };
         let mut actions = self.plan(&nodes, &known, None, state.now(), sight.long_ago);
+        if self.judges_wrongly() {
+            let slots = known.known().map(Ledger::slots).unwrap_or_default();
+            actions.extend(slots.iter().cloned().map(Action::Settle));
+        }
         // Which of several nodes comes first is nothing that safety may rest on.
         if actions.iter().any(|action| matches!(action, Action::Grant(..))) {
             for home in &state.hosts {
@@ -91,17 +87,9 @@ impl World {
         long_ago: bool,
     ) -> Vec<Action> {
         let view = ClusterView { nodes, ledger, home };
-        let memory = self.memory(&view, now, long_ago);
+        let memory = memory_of(&view, now, long_ago);
         let actions = plan(&view, &self.plan_policy, &memory, now).actions;
         actions.into_iter().filter(|action| matters(action, nodes)).collect()
-    }
-
-    /// What a controller remembers matters for one deadline only. So it remembers either nothing or everything.
-    fn memory(&self, view: &ClusterView<'_>, now: Now, long_ago: bool) -> Memory {
-        let mut memory = Memory::default();
-        let since = if long_ago { Duration::ZERO } else { now.mono };
-        memory.observe(view, Now { mono: since, ..now });
-        memory
     }
 
     /// The next call to the outside of this controller; whether there was any. `action`: what it plans to do.
@@ -113,9 +101,9 @@ impl World {
             (Work::Plan, Some((action, sight))) => self.begin(state, &held, action, sight),
             (Work::Plan, None) | (_, Some(_)) => return false,
             (Work::Write(write), None) => self.write(state, &write.value),
-            (Work::Expel(host, seen), None) => self.expel(state, host, &seen),
-            (Work::Create, None) => create(state),
-            (Work::List(version), None) => Ok(list(state, version)),
+            (Work::Expel(host, seen), None) => Ok(self.expel(state, host, &seen)),
+            (Work::Create, None) => rebuild::create(state),
+            (Work::List(version), None) => Ok(rebuild::list(state, version)),
             (Work::TakeIn(ledger, left), None) => Ok(self.take_in(state, ledger, left)),
         };
         match done {
@@ -159,15 +147,10 @@ impl World {
                     Some(waiting) => NodePatch::default().set(key::WAITING, waiting),
                     None => NodePatch::default().remove(key::WAITING),
                 };
-                let seen = self.seen(state, host, sight.old).ok_or(Refused::Gone)?;
+                let seen = view_of(state, host, sight.old).ok_or(Refused::Gone)?;
                 self.send(state, Actor::Controller, host, &seen, &patch).map(|_| Done::default())
             }
         }
-    }
-
-    fn seen(&self, state: &State, host: usize, old: bool) -> Option<Arc<Seen>> {
-        let name = &state.hosts[host].name;
-        self.views(state, old).into_iter().find(|seen| *seen.view.name == **name)
     }
 
     fn grant(
@@ -178,7 +161,7 @@ impl World {
         limit: usize,
         sight: Sight,
     ) -> Result<Done, Refused> {
-        let seen = self.seen(state, host, sight.old).ok_or(Refused::Gone)?;
+        let seen = view_of(state, host, sight.old).ok_or(Refused::Gone)?;
         let limit = if self.is(M::CountInsteadOfLedger) { usize::MAX } else { limit };
         let Some((next, id)) = ledger.with_grant(&seen.view, limit, state.now()) else { return Ok(Done::default()) };
         let patch = ledger::grant_patch(id);
@@ -195,11 +178,11 @@ impl World {
     /// The Node is read after the ledger was.
     fn settle(&self, state: &mut State, host: usize, ledger: &Ledger, slot: &Slot, sight: Sight) -> Work {
         let cached = self.is(M::FreeOnCachedRead);
-        let seen = if cached { self.seen(state, host, true) } else { state.node(host).cloned() };
+        let seen = if cached { view_of(state, host, true) } else { state.node(host).cloned() };
         let now = state.now();
         let nodes: Vec<NodeView> = seen.iter().map(|seen| seen.view.clone()).collect();
         let known = LedgerState::Known(ledger.clone());
-        let memory = self.memory(&ClusterView { nodes: &nodes, ledger: &known, home: None }, now, sight.long_ago);
+        let memory = memory_of(&ClusterView { nodes: &nodes, ledger: &known, home: None }, now, sight.long_ago);
         let verdict = self.judge(slot, nodes.first(), memory.handover(slot, &self.plan_policy, now));
         let freed = ledger.without(&slot.node);
         match (verdict, seen) {
@@ -222,6 +205,14 @@ impl World {
         }
     }
 
+    /// Whether a slot is looked at although the real judgement would keep it.
+    fn judges_wrongly(&self) -> bool {
+        let wrong = [M::FreeAfterDeadline, M::FreeBeforeReady, M::FreeOnCachedRead, M::FreeOnMissingAnnotations];
+        [wrong.as_slice(), &[M::FreeWithoutNewBoot, M::WithdrawInProgress]]
+            .concat()
+            .contains(&self.mutation.unwrap_or(M::SkipLedger))
+    }
+
     fn judge(&self, slot: &Slot, node: Option<&NodeView>, handover: ledger::Handover) -> Verdict {
         let mut node = node.cloned();
         if let Some(node) = &mut node {
@@ -240,7 +231,7 @@ impl World {
         ledger::judge(slot, node.as_ref(), handover)
     }
 
-    fn withdrawal(&self, state: &mut State, node: &NodeView, why: Withdrawal) -> NodePatch {
+    pub(crate) fn withdrawal(&self, state: &mut State, node: &NodeView, why: Withdrawal) -> NodePatch {
         let fence = if self.is(M::FenceRepeated) { "again".to_owned() } else { format!("f{}", state.draw()) };
         let patch = ledger::withdraw_patch(node, why, &fence, state.now());
         let left_out = |key: &str| match self.mutation {
@@ -287,40 +278,14 @@ impl World {
     }
 
     /// The ledger is read after the Node: a grant that is on the Node had its slot before.
-    fn expel(&self, state: &mut State, host: usize, seen: &Arc<Seen>) -> Result<Done, Refused> {
-        let LedgerState::Known(ledger) = self.ledger(&state.map) else { return Ok(Done::read()) };
+    fn expel(&self, state: &mut State, host: usize, seen: &Arc<Seen>) -> Done {
+        let LedgerState::Known(ledger) = self.ledger(&state.map) else { return Done::read() };
         if !ledger::is_stray(&seen.view, ledger.slot(&seen.view.name)) {
-            return Ok(Done::read());
+            return Done::read();
         }
         let patch = self.withdrawal(state, &seen.view, Withdrawal::NotWritten);
         let write = NodeWrite { actor: Actor::Controller, host, seen: Arc::clone(seen), patch, then: None };
-        Ok(Done { work: Work::of(Write::Node(write)), read: true })
-    }
-
-    /// One Node after the other is taken in or fenced; the ledger is complete when none is left.
-    fn take_in(&self, state: &mut State, ledger: Ledger, mut left: Vec<(usize, Arc<Seen>)>) -> Done {
-        let Some((host, seen)) = left.pop() else { return Done::then(Work::of(Write::Ledger(ledger, None))) };
-        if let Some(slot) = self.taken_in(&seen.view, state.now()) {
-            return Done::then(Work::TakeIn(ledger.with(slot), left));
-        }
-        let asks = seen.view.needed.is_some() || !seen.view.permission.is_absent();
-        if asks && !self.is(M::RebuildWithoutFence) {
-            let patch = self.withdrawal(state, &seen.view, Withdrawal::NotWritten);
-            if let Err(Refused::Conflict) = self.send(state, Actor::Controller, host, &seen, &patch) {
-                // It is read, and decided on again.
-                left.extend(state.node(host).map(|seen| (host, Arc::clone(seen))));
-            }
-        }
-        Done::then(Work::TakeIn(ledger, left))
-    }
-
-    fn taken_in(&self, node: &NodeView, now: Now) -> Option<Slot> {
-        let progress = !node.in_progress.is_absent();
-        match self.mutation {
-            Some(M::RebuildWithoutProgress) if progress => None,
-            Some(M::RebuildWithoutGrants) if !progress => None,
-            _ => ledger::taken_in(node, now),
-        }
+        Done { work: Work::of(Write::Node(write)), read: true }
     }
 
     /// What the controller takes a Node for when it plans.
@@ -342,11 +307,33 @@ impl World {
     }
 }
 
+/// The Nodes as a watch shows them.
+fn views(state: &State, old: bool) -> Vec<Arc<Seen>> {
+    let view = |host: usize| match &state.old {
+        Some((of, seen)) if old && *of == host => Some(Arc::clone(seen)),
+        _ => state.node(host).cloned(),
+    };
+    (0..state.hosts.len()).filter_map(view).collect()
+}
+
+fn view_of(state: &State, host: usize, old: bool) -> Option<Arc<Seen>> {
+    let name = &state.hosts[host].name;
+    views(state, old).into_iter().find(|seen| *seen.view.name == **name)
+}
+
+/// What a controller remembers matters for one deadline only. So it remembers either nothing or everything.
+fn memory_of(view: &ClusterView<'_>, now: Now, long_ago: bool) -> Memory {
+    let mut memory = Memory::default();
+    let since = if long_ago { Duration::ZERO } else { now.mono };
+    memory.observe(view, Now { mono: since, ..now });
+    memory
+}
+
 /// What a call came to.
-struct Done {
-    work: Work,
+pub(crate) struct Done {
+    pub(crate) work: Work,
     /// Whether the ledger is known as it is now.
-    read: bool,
+    pub(crate) read: bool,
 }
 
 impl Default for Done {
@@ -356,7 +343,7 @@ impl Default for Done {
 }
 
 impl Done {
-    fn then(work: Work) -> Self {
+    pub(crate) fn then(work: Work) -> Self {
         Self { work, read: false }
     }
 
@@ -369,21 +356,6 @@ impl Work {
     pub(crate) fn of(write: Write) -> Self {
         Self::Write(Printed::new(write))
     }
-}
-
-fn create(state: &mut State) -> Result<Done, Refused> {
-    if state.map.map.is_some() {
-        return Err(Refused::Conflict);
-    }
-    state.create_map();
-    let version = version(&state.map.state).ok_or(Refused::Gone)?;
-    Ok(Done { work: Work::List(version), read: true })
-}
-
-/// All Nodes at one moment.
-fn list(state: &State, version: ledger::Version) -> Done {
-    let listed = (0..state.hosts.len()).filter_map(|host| Some((host, Arc::clone(state.node(host)?))));
-    Done::then(Work::TakeIn(Ledger::complete(version, Vec::new()), listed.collect()))
 }
 
 /// Explanations are for people, except for the one that says until when a removed grant is not given again.

@@ -1,29 +1,54 @@
-//! The protocol under every order of events.
+//! The protocol under every order of events: the real decisions of both sides against a world in which everything can
+//! happen that the design speaks of, each kind as often as the configuration says. No state is left out.
+//!
+//! [`world`] is what is true, [`agent`] and [`controller`] are the two loops around the functions of the crate, one call
+//! to the outside at a time, [`people`] is what others do, and [`search`] has the events and the search. [`print`] decides
+//! which states are one. [`ends`] plays a state to its end, and [`mutation`] breaks the protocol on purpose.
+//!
+//! `make model` searches larger worlds (`all.rs`); here are those that take seconds.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../src/simulation/api.rs"]
 mod api;
 
 mod agent;
+mod configurations;
 mod controller;
+mod ends;
 mod mutation;
 mod people;
 mod print;
+mod rebuild;
 mod search;
 mod state;
 mod world;
 
-use search::search;
-use state::Faults;
-use world::World;
+use configurations::SMALL;
+use mutation::Mutation;
+use search::{Found, search};
+
+#[track_caller]
+fn check_holds(name: &str, found: &Found) {
+    assert!(found.counterexample.is_none() && found.is_whole, "{name}: {found}");
+    assert!(found.states > 1_000, "{name}: {found}");
+}
+
+#[track_caller]
+fn check_found(mutation: Mutation) {
+    let found = search(mutation.world(), None);
+    assert!(found.counterexample.is_some(), "{mutation:?} breaks no promise: {found}");
+}
 
 #[test]
-fn thin() {
-    let args = std::env::var("CONF").unwrap();
-    let n: Vec<u8> = args.split(',').map(|x| x.parse().unwrap()).collect();
-    let f = Faults { crashes: n[3], acts: n[4], stale: n[5], late: n[6], hours: n[7], pods: n[8], refusals: n[9] };
-    let found = search(World::new(n[0].into(), n[1].into(), n[2].into(), f));
-    println!("RESULT {} {} {:.1}", found.states, found.depth, found.seconds);
-    if let Some(c) = found.counterexample {
-        panic!("{c}");
+fn every_promise_holds_in_every_state_and_every_cycle_ends() {
+    for configuration in &SMALL {
+        check_holds(configuration.name, &search(configuration.world(), None));
+    }
+}
+
+#[test]
+fn every_way_to_break_the_protocol_is_found() {
+    for mutation in Mutation::ALL {
+        check_found(*mutation);
     }
 }

@@ -3,6 +3,7 @@
 //! Each changes what goes into the functions of the crate, what comes out of them, or what is done with it. A model that
 //! holds although the code is wrong would prove nothing.
 
+use super::state::Faults;
 use super::world::World;
 
 macro_rules! mutations {
@@ -95,6 +96,8 @@ mutations! {
     GiveBackAfterCall,
     /// The agent does not restore `reboot-in-progress` after the point of no return.
     NotRestored,
+    /// A restarted agent calls logind past what an earlier run may have written last.
+    TrustEarlierRun,
     /// A restarted agent takes a reboot in progress for done.
     ConcludeAfterRestart,
     /// The agent believes Ready before kubelet reports the new boot.
@@ -105,6 +108,26 @@ mutations! {
     UncordonForeign,
     /// The agent clears a person's `now` on a pause.
     PauseClearsNow,
+}
+
+impl Mutation {
+    /// The smallest world in which it shows.
+    pub(crate) fn world(self) -> World {
+        let usual = Faults { crashes: 1, acts: 1, ..Faults::default() };
+        let world = match self {
+            Self::CountInsteadOfLedger | Self::LostIsEmpty | Self::BackupIsLedger => World::new(1, 2, 1, usual),
+            Self::LedgerWithoutVersion => World::new(2, 2, 1, Faults::default()),
+            Self::RebuildWithoutFence => World::new(2, 1, 1, usual),
+            Self::FreeOnCachedRead | Self::CallAfterFailedCommit => World::new(1, 1, 1, Faults { stale: 1, ..usual }),
+            Self::StartWithoutVersion | Self::CommitWithoutVersion => World::new(1, 1, 1, Faults { late: 1, ..usual }),
+            Self::TrustEarlierRun => World::new(1, 1, 1, Faults { late: 1, refusals: 1, ..usual }),
+            Self::FreeAfterDeadline => World::new(1, 1, 1, Faults { hours: 1, ..usual }),
+            Self::CallWithoutPods => World::new(1, 1, 1, Faults { pods: 1, ..usual }),
+            Self::PauseClearsNow => World::new(1, 1, 1, Faults { acts: 2, ..usual }),
+            _ => World::new(1, 1, 1, usual),
+        };
+        World { mutation: Some(self), ..world }
+    }
 }
 
 impl World {

@@ -1,10 +1,12 @@
 //! The search through every order of events, by `stateright`.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use reboot_core::plan;
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::agent::Luck;
 use super::controller::Sight;
@@ -24,7 +26,7 @@ pub(crate) enum Event {
     /// A controller begins what it plans.
     Plans {
         controller: usize,
-        action: plan::Action,
+        action: Box<plan::Action>,
         sight: Sight,
     },
     /// A controller makes the next call.
@@ -87,7 +89,7 @@ impl Model for World {
         for controller in 0..state.controllers.len() {
             self.controller_events(state, controller, events);
         }
-        self.faults(state, events);
+        faults(state, events);
     }
 
     fn next_state(&self, state: &State, event: Event) -> Option<State> {
@@ -99,11 +101,19 @@ impl Model for World {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always("S1 to S6", |_, state: &State| state.broken.is_none())]
+        let safe = Property::always("S1 to S6", |_, state: &State| state.broken.is_none());
+        let ends = Property::always("every cycle ends", |world: &Self, state: &State| world.is_seen_to_end(state));
+        if self.checks_ends { vec![safe, ends] } else { vec![safe] }
     }
 }
 
 impl World {
+    fn is_seen_to_end(&self, state: &State) -> bool {
+        let rounds = self.ends(state);
+        self.rounds.fetch_max(*rounds.as_ref().unwrap_or(&0), Ordering::Relaxed);
+        rounds.is_ok() || state.broken.is_some()
+    }
+
     fn controller_events(&self, state: &State, controller: usize, events: &mut Vec<Event>) {
         let known = &state.controllers[controller];
         if !matches!(known.work, Work::Plan) {
@@ -120,50 +130,13 @@ impl World {
             }
             let sight = Sight { old, long_ago };
             for action in self.plans(state, controller, sight) {
-                // Old views count where something else is planned on them.
-                if old || !begun.contains(&action) {
+                // An old view counts where it is acted on, and long waiting where a slot is judged.
+                let judged = long_ago && matches!(action, plan::Action::Settle(_));
+                if old || judged || !begun.contains(&action) {
                     begun.push(action.clone());
-                    events.push(Event::Plans { controller, action, sight });
+                    events.push(Event::Plans { controller, action: Box::new(action), sight });
                 }
             }
-        }
-    }
-
-    fn faults(&self, state: &State, events: &mut Vec<Event>) {
-        let left = &state.left;
-        let hosts = 0..state.hosts.len();
-        if let Some((host, _)) = &state.old {
-            events.push(Event::Agent { host: *host, old: true, luck: Luck::Good });
-        }
-        if state.late.is_some() {
-            events.push(Event::Arrives);
-        }
-        if left.late > 0 {
-            events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck: Luck::Late }));
-            events.extend((0..state.controllers.len()).map(|controller| Event::GivesUp { controller }));
-        }
-        if left.refusals > 0 {
-            for luck in [Luck::Refused, Luck::NothingHappens] {
-                events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck }));
-            }
-        }
-        if left.crashes > 0 {
-            events.extend((0..state.controllers.len()).map(|controller| Event::ControllerCrashes { controller }));
-            events.extend(hosts.clone().map(|host| Event::AgentCrashes { host }));
-            events.extend(hosts.clone().map(|host| Event::PowerFails { host }));
-        }
-        if left.stale > 0 {
-            events.extend(hosts.clone().map(|host| Event::Keep { host }));
-        }
-        if left.hours > 0 {
-            events.push(Event::HourPasses);
-        }
-        if left.pods > 0 {
-            events.extend(hosts.clone().map(|host| Event::PodComes { host }));
-        }
-        if left.acts > 0 {
-            events.extend(hosts.flat_map(|host| Act::TO_NODES.map(|act| Event::Person { act, host })));
-            events.extend(Act::TO_LEDGER.map(|act| Event::Person { act, host: 0 }));
         }
     }
 
@@ -257,6 +230,45 @@ impl World {
     }
 }
 
+/// What else can happen, as often as that is left.
+fn faults(state: &State, events: &mut Vec<Event>) {
+    let left = &state.left;
+    let hosts = 0..state.hosts.len();
+    if let Some((host, _)) = &state.old {
+        events.push(Event::Agent { host: *host, old: true, luck: Luck::Good });
+    }
+    if state.late.is_some() {
+        events.push(Event::Arrives);
+    }
+    if left.late > 0 {
+        events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck: Luck::Late }));
+        events.extend((0..state.controllers.len()).map(|controller| Event::GivesUp { controller }));
+    }
+    if left.refusals > 0 {
+        for luck in [Luck::Refused, Luck::NothingHappens] {
+            events.extend(hosts.clone().map(|host| Event::Agent { host, old: false, luck }));
+        }
+    }
+    if left.crashes > 0 {
+        events.extend((0..state.controllers.len()).map(|controller| Event::ControllerCrashes { controller }));
+        events.extend(hosts.clone().map(|host| Event::AgentCrashes { host }));
+        events.extend(hosts.clone().map(|host| Event::PowerFails { host }));
+    }
+    if left.stale > 0 {
+        events.extend(hosts.clone().map(|host| Event::Keep { host }));
+    }
+    if left.hours > 0 {
+        events.push(Event::HourPasses);
+    }
+    if left.pods > 0 {
+        events.extend(hosts.clone().map(|host| Event::PodComes { host }));
+    }
+    if left.acts > 0 {
+        events.extend(hosts.flat_map(|host| Act::TO_NODES.map(|act| Event::Person { act, host })));
+        events.extend(Act::TO_LEDGER.map(|act| Event::Person { act, host: 0 }));
+    }
+}
+
 /// The write of a controller is on its way; the controller reads everything anew.
 fn gives_up(state: &mut State, number: usize) -> bool {
     let controller = &mut state.controllers[number];
@@ -276,8 +288,31 @@ pub(crate) struct Found {
     pub(crate) states: usize,
     pub(crate) depth: usize,
     pub(crate) seconds: f64,
+    /// The most rounds that a state took to its end, where that was looked at.
+    pub(crate) rounds: usize,
+    /// Whether there was nothing left to search.
+    pub(crate) is_whole: bool,
     /// The events that lead to a broken promise, if one was found.
     pub(crate) counterexample: Option<String>,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, depth, seconds, rounds, is_whole, counterexample } = self;
+        write!(
+            f,
+            "{states:>10} states, depth {depth:>3}, {seconds:>6.1} s, {}",
+            usize::from(counterexample.is_some())
+        )?;
+        f.write_str(" violations")?;
+        if *rounds > 0 {
+            write!(f, ", every state ends in {rounds} rounds")?;
+        }
+        if !is_whole && counterexample.is_none() {
+            f.write_str(", NOT WHOLE: stopped by time")?;
+        }
+        counterexample.as_ref().map_or(Ok(()), |counterexample| write!(f, "\n{counterexample}"))
+    }
 }
 
 /// A state and what happens in it, for people.
@@ -294,19 +329,27 @@ fn told(state: &State, event: Option<&Event>) -> String {
     lines.join("\n").replace("reboot-operator.io/", "").replace("aaaaaaaa-aaaa-aaaa-aaaa-", "")
 }
 
-/// Searches every state.
-pub(crate) fn search(world: World) -> Found {
+/// Searches every state, or until `longest` has passed.
+pub(crate) fn search(world: World, longest: Option<Duration>) -> Found {
+    #[expect(clippy::disallowed_methods, reason = "how long a search takes decides nothing")]
     let begun = Instant::now();
-    let checker = world.checker().threads(2).spawn_dfs().join();
+    let checker = world.checker().threads(2).finish_when(HasDiscoveries::Any);
+    let checker = if let Some(longest) = longest { checker.timeout(longest) } else { checker };
+    let checker = checker.spawn_dfs().join();
+    let seconds = begun.elapsed().as_secs_f64();
     let counterexample = checker.discoveries().into_values().next().map(|path| {
-        let last = path.last_state().broken.as_ref().map_or_else(String::new, ToString::to_string);
+        let last = path.last_state();
+        let broken = last.broken.as_ref().map(ToString::to_string);
+        let last = broken.or_else(|| checker.model().ends(last).err()).unwrap_or_default();
         let steps: Vec<String> = path.into_vec().iter().map(|(state, event)| told(state, event.as_ref())).collect();
         format!("{last}\n{}", steps.join("\n"))
     });
     Found {
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds,
+        rounds: checker.model().rounds.load(Ordering::Relaxed),
+        is_whole: counterexample.is_none() && longest.is_none_or(|longest| seconds < longest.as_secs_f64()),
         counterexample,
     }
 }

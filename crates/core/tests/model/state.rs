@@ -233,15 +233,19 @@ impl State {
         canon.value((self.hours, self.left, self.broken.is_some()));
         let mut order: Vec<usize> = (0..self.hosts.len()).collect();
         order.sort_by_cached_key(|host| self.shape(*host));
-        order.iter().for_each(|host| self.print_host(*host, &mut canon));
+        for host in order {
+            self.print_host(host, &mut canon);
+        }
         canon.print(&self.map.print);
         let mut controllers: Vec<&Controller> = self.controllers.iter().collect();
         controllers.sort_by_cached_key(|controller| {
             let mut own = Canon::default();
-            self.print_controller(controller, &mut own);
+            print_controller(controller, &mut own);
             own.finish()
         });
-        controllers.iter().for_each(|controller| self.print_controller(controller, &mut canon));
+        for controller in controllers {
+            print_controller(controller, &mut canon);
+        }
         canon.value((self.late.is_some(), self.old.is_some()));
         self.late.iter().for_each(|late| canon.print(&late.print));
         if let Some((host, old)) = &self.old {
@@ -265,39 +269,14 @@ impl State {
         canon.value((node.is_some(), machine.going_down, machine.kubelet, machine.pod.is_some()));
         canon.identity(machine.boot);
         machine.pod.into_iter().for_each(|pod| canon.identity(pod));
-        node.iter().for_each(|node| canon.print(&node.print));
+        if let Some(node) = node {
+            canon.print(&node.print);
+        }
         canon.print(&memory.print);
         let remembered = self.audit.remembered(name);
         let flags = (remembered.cordoned_by_agent, remembered.going_down, remembered.undone, remembered.slot_is_over);
         canon.value((flags, remembered.committed.is_some()));
         remembered.committed.into_iter().for_each(|id| canon.identity(number(id)));
-    }
-
-    fn print_controller(&self, controller: &Controller, canon: &mut Canon) {
-        // A ledger that is not known is read before anything is done with it.
-        canon.value(controller.ledger.is_some());
-        controller.ledger.iter().for_each(|ledger| canon.print(&ledger.print));
-        match &controller.work {
-            Work::Plan => canon.value(0),
-            Work::Write(write) => {
-                canon.value(1);
-                canon.print(&write.print);
-            }
-            Work::Expel(_, seen) => {
-                canon.value(2);
-                canon.print(&seen.print);
-            }
-            Work::Create => canon.value(3),
-            Work::List(version) => {
-                canon.value(4);
-                canon.print(&Print::of(version));
-            }
-            Work::TakeIn(ledger, left) => {
-                canon.value((5, left.len()));
-                canon.print(&Print::of(ledger));
-                left.iter().for_each(|(_, seen)| canon.print(&seen.print));
-            }
-        }
     }
 
     /// What the audit remembers of the cycles that something in the world still speaks of.
@@ -307,6 +286,35 @@ impl State {
             let mut labels: Vec<usize> = cycles.into_iter().filter_map(|id| canon.label(number(id))).collect();
             labels.sort_unstable();
             canon.value(labels);
+        }
+    }
+}
+
+fn print_controller(controller: &Controller, canon: &mut Canon) {
+    // A ledger that is not known is read before anything is done with it.
+    canon.value(controller.ledger.is_some());
+    controller.ledger.iter().for_each(|ledger| canon.print(&ledger.print));
+    match &controller.work {
+        Work::Plan => canon.value(0),
+        Work::Write(write) => {
+            canon.value(1);
+            canon.print(&write.print);
+        }
+        Work::Expel(_, seen) => {
+            canon.value(2);
+            canon.print(&seen.print);
+        }
+        Work::Create => canon.value(3),
+        Work::List(version) => {
+            canon.value(4);
+            canon.print(&Print::of(version));
+        }
+        Work::TakeIn(ledger, left) => {
+            canon.value((5, left.len()));
+            canon.print(&Print::of(ledger));
+            for (_, seen) in left {
+                canon.print(&seen.print);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The API server, the machines, and everybody who is not part of the operator.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use reboot_core::Now;
@@ -23,6 +24,10 @@ pub(crate) struct World {
     pub(crate) nodes: usize,
     pub(crate) controllers: usize,
     pub(crate) faults: Faults,
+    /// Whether every state is played to its end.
+    pub(crate) checks_ends: bool,
+    /// The most rounds that a state took to its end.
+    pub(crate) rounds: AtomicUsize,
     /// What is wrong on purpose.
     pub(crate) mutation: Option<Mutation>,
     pub(crate) plan_policy: reboot_core::plan::Policy,
@@ -38,6 +43,8 @@ impl World {
             nodes,
             controllers,
             faults,
+            checks_ends: false,
+            rounds: AtomicUsize::new(0),
             mutation: None,
             plan_policy: reboot_core::plan::Policy {
                 quota: Quota::Nodes(quota),
@@ -66,7 +73,8 @@ impl World {
         for host in 0..self.nodes {
             let name = format!("n{}", state.draw()).into();
             let machine = Machine { boot: state.draw(), going_down: false, kubelet: Kubelet::Steady, pod: None };
-            state.hosts.push(Host { name, node: None, machine, memory: Printed::new(Memory::seeded(0)), newest: 0 });
+            let memory = Printed::new(Memory::seeded(state.draw()));
+            state.hosts.push(Host { name, node: None, machine, memory, newest: 0 });
             state.boots(host);
             state.register(host);
             state.change(Actor::Person, host, |node| {
@@ -216,8 +224,9 @@ impl State {
     }
 
     pub(crate) fn restart_agent(&mut self, host: usize) {
+        let run = self.draw();
         let host = &mut self.hosts[host];
-        (host.memory, host.newest) = (Printed::new(Memory::seeded(0)), 0);
+        (host.memory, host.newest) = (Printed::new(Memory::seeded(run)), 0);
     }
 
     /// logind begins the shutdown.

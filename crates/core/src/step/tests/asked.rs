@@ -158,12 +158,22 @@ fn pause_beats_force_and_the_force_stays() {
 
 #[test]
 fn a_cordon_of_ours_without_a_cycle_is_removed_and_anybody_elses_is_not() {
-    check("cordon=reboot-agent", "write uncordon");
-    check("asks cordon=reboot-agent", "write uncordon request:person@01T12:01");
+    let known = "fresh preparing=no cordon=reboot-agent";
+    check(known, "write uncordon");
+    check(&format!("asks {known}"), "write uncordon request:person@01T12:01");
     check("paused now cordon=reboot-agent", "write uncordon");
-    check("asks reboot=True cordon=reboot-agent", "write uncordon");
+    check(&format!("asks reboot=True {known}"), "write uncordon");
     check("cordon=reboot-agent+kubectl-cordon", "wait");
     check("cordon=ancient-changes", "wait");
+}
+
+#[test]
+fn a_cordon_of_ours_without_a_cycle_stays_while_the_machine_goes_down() {
+    for ask in ["", "asks", "asks reboot=True"] {
+        check(&format!("{ask} cordon=reboot-agent"), "refresh");
+        let going_down = "Rebooting: logind is preparing the shutdown";
+        check_status(&format!("{ask} fresh preparing=yes cordon=reboot-agent"), going_down);
+    }
 }
 
 #[test]

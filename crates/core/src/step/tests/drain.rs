@@ -37,6 +37,19 @@ fn a_drain_evicts_every_pod_once_and_waits_until_it_is_gone() {
 }
 
 #[test]
+fn a_drain_that_waits_for_pods_to_end_names_the_one_with_the_most_time() {
+    let mut ending = scene(&draining("pods=a!+b!+c"));
+    let now = ending.now().wall;
+    let minutes = |more: i64| Some(now + jiff::SignedDuration::from_mins(more));
+    let times = [minutes(1), minutes(30), None];
+    for (pod, ends_at) in ending.host.pods.iter_mut().flatten().zip(times) {
+        pod.ends_at = ends_at;
+    }
+    let status = ending.step().status.unwrap();
+    assert!(status.ends_with("3 of 3 pods left; default/b has until 2026-01-01T12:30:00Z to end"), "{status}");
+}
+
+#[test]
 fn no_more_than_eight_evictions_are_without_an_answer() {
     let many = scene(&draining("pods=a+b+c+d+e+f+g+h+i+j"));
     check_scene(&many, "evict a,b,c,d,e,f,g,h");
@@ -123,7 +136,7 @@ fn a_pod_that_should_have_ended_long_ago_is_named() {
         scene.host.pods.iter_mut().flatten().for_each(|pod| pod.ends_at = Some(at));
         scene.step()
     };
-    assert_eq!(ends(-9).status.unwrap(), "Draining: 1 of 1 pods left");
+    assert!(ends(-9).status.unwrap().ends_with("default/web/a has until 2026-01-01T12:00:51Z to end"));
     assert_eq!(ends(-9).wake, Some(Duration::from_secs(1)));
     let overdue = ends(-10);
     let why = "default/web/a should have ended at 2026-01-01T12:00:50Z; no pod has gone for 30s";
@@ -164,13 +177,25 @@ fn a_budget_that_refuses_though_it_lets_some_go_is_asked_again_when_it_changes()
 
 #[test]
 fn two_budgets_on_a_pod_are_named_and_seldom_tried() {
-    let two = scene(&draining("pods=web/a budgets=web:1:7+web*:1:7")).wrote();
+    let two = || scene(&draining("pods=web/a budgets=web:1:7+web*:1:7")).wrote();
     check_wait(
-        &two,
+        &two(),
         "more than one, PodDisruptionBudgets web and web*: the API server evicts no such pod",
         15_000..18_750,
     );
-    check_scene(&two.then(&draining("pods=web/a budgets=web:1:7")), "evict web/a");
+    check_scene(&two().then(&draining("pods=web/a budgets=web:1:7")), "evict web/a");
+    // The one that is left is as it was when the pod was refused, and yet something is new: the other is gone.
+    let refused = two().after(20).posts().answered("web/a", EvictReply::Refused(Refusal::SeveralBudgets)).wrote();
+    check_wait(&refused, "more than one", 1_000..40_000);
+    check_scene(&refused.then(&draining("pods=web/a budgets=web:1:7")), "evict web/a");
+}
+
+#[test]
+fn a_pod_that_is_refused_though_no_budget_was_to_be_asked_is_tried_again_when_one_over_it_changes() {
+    let unready = |version: u32| draining(&format!("pods=web/a? budgets=web:healthy:{version}"));
+    let refused = scene(&unready(7)).posts().answered("web/a", budget_refused()).wrote();
+    check_wait(&refused, "refused: PodDisruptionBudget", 15_000..18_750);
+    check_scene(&refused.then(&unready(8)), "evict web/a");
 }
 
 #[test]

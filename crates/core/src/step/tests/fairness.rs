@@ -67,7 +67,9 @@ fn check(lags: [u64; 2]) {
             let (_, allowed, version) = *budget.last().unwrap();
             budget.push((now, allowed + 1, version + 1));
         }
-        drains.iter_mut().for_each(|drain| drain.turn(now, &mut budget, &mut back_at));
+        for drain in &mut drains {
+            drain.turn(now, &mut budget, &mut back_at);
+        }
         let left = drains.each_ref().map(|drain| drain.pods.len());
         assert!(left[0].abs_diff(left[1]) <= 1, "{left:?} pods are left after {now} ms");
     }

@@ -27,6 +27,8 @@ pub(super) struct Scene {
     pub(super) passed: Duration,
     /// For how long the process had run when the scene began.
     pub(super) run_for: Duration,
+    /// How often the process was started anew.
+    pub(super) restarts: u64,
 }
 
 /// The scene of these words, joined by a process that has run for an hour and written nothing.
@@ -57,6 +59,7 @@ pub(super) fn scene(words: &str) -> Scene {
         fresh: false,
         passed: Duration::ZERO,
         run_for: Duration::from_hours(1),
+        restarts: 0,
     };
     for word in words.split_whitespace() {
         scene.set_host(word);
@@ -72,9 +75,12 @@ impl Scene {
         Now { mono: self.run_for + self.passed, wall: wall.checked_add(self.passed).unwrap() }
     }
 
-    /// The Node changes to these words; what the host is stays.
+    /// The Node changes to these words; what the host is stays, and who wrote `reboot-in-progress`.
     pub(super) fn then(mut self, words: &str) -> Self {
-        self.node = node(words);
+        let before = std::mem::replace(&mut self.node, node(words));
+        if let (Some(before), Field::Set(progress)) = (before.in_progress.get(), &mut self.node.in_progress) {
+            progress.run = progress.run.take().or_else(|| before.run.clone());
+        }
         for word in words.split_whitespace() {
             self.set_host(word);
         }
@@ -89,7 +95,8 @@ impl Scene {
 
     /// The agent's process starts anew; its clock begins at zero again.
     pub(super) fn restarted(mut self) -> Self {
-        (self.memory, self.passed, self.run_for) = (Memory::default(), Duration::ZERO, Duration::ZERO);
+        self.restarts += 1;
+        (self.memory, self.passed, self.run_for) = (Memory::seeded(self.restarts), Duration::ZERO, Duration::ZERO);
         self.memory.observe(&self.node, self.now());
         self.memory.observe_host(&self.host, self.now());
         self
@@ -127,7 +134,11 @@ impl Scene {
         self
     }
 
+    /// This very run wrote the Node as it is.
     pub(super) fn wrote(mut self) -> Self {
+        if let Field::Set(progress) = &mut self.node.in_progress {
+            progress.run = Some(self.memory.run());
+        }
         self.memory.wrote(&self.node, self.now());
         self
     }
@@ -209,7 +220,8 @@ fn attachments(texts: &str) -> Attachments {
 }
 
 /// `web:1:7`: the budget of the app `web` allows 1 and is at version 7; `web:0:7:60`: it allows none, and has for 60 s.
-/// Instead of the number: `stale`; `never`, whatever happens; `short`, of a healthy pod. Empty: there are none.
+/// Instead of the number: `stale`; `never`, whatever happens; `short`, of a healthy pod; `healthy`: it allows none, and
+/// lets pods go that are not Ready. Empty: there are none.
 fn budgets(texts: &str) -> Budgets {
     let budget = |text: &str| {
         let (name, allowed, version, closed) = match text.split(':').collect::<Vec<_>>()[..] {
@@ -228,10 +240,10 @@ fn budgets(texts: &str) -> Budgets {
             stale,
             allowed: match allowed {
                 "stale" => 9,
-                "never" | "short" => 0,
+                "never" | "short" | "healthy" => 0,
                 number => number.parse().unwrap(),
             },
-            lets_unready_go: false,
+            lets_unready_go: allowed == "healthy",
             closed_since: closed.map(ago),
             desired: if allowed == "never" { 3 } else { 2 },
             healthy: if allowed == "short" { 1 } else { 2 },
@@ -396,7 +408,7 @@ fn in_progress_in_words(text: &str, node: &NodeView) -> String {
             return format!("spent:{}", progress.spent_seconds);
         }
         (Field::Set(before), Phase::Rebooting) if before.phase == Phase::Rebooting => {
-            return format!("resume:{}", progress.resumed);
+            return "resume".to_owned();
         }
         (Field::Set(_), Phase::Rebooting) => "commit",
         (Field::Absent, Phase::Rebooting) => "restore",
