@@ -202,7 +202,9 @@ fn take_turns(s: &Situation<'_>, pods: &[PodView], going: &[(&PodView, Fate)], o
             Turn::UnderWay => outlook.expect_the_end_of(pod, s),
             Turn::Soon(delay) => delay.into_iter().for_each(|delay| outlook.wake_in(delay)),
             Turn::Blocked(why, delay) => {
-                delay.into_iter().for_each(|delay| outlook.wake_in(delay));
+                if let Some(delay) = delay {
+                    outlook.wake_in(delay);
+                }
                 outlook.blocked.get_or_insert_with(|| format!("{} is {why}", pod.pod));
             }
         }
