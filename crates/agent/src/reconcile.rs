@@ -230,11 +230,12 @@ impl Reconciler {
     async fn write(&mut self, patch: &NodePatch, note: Option<Note>, before: &NodeView, state: &mut State) -> Done {
         if let Err(error) = self.node.patch(patch).await {
             let done = failed(&error);
-            // Whether it was written or not, and what stands there instead, is on the Node.
-            return match self.node.refresh().await {
-                Ok(()) if matches!(error, CallError::Conflict(_)) => Done::Again,
-                _ => done,
-            };
+            if let CallError::Conflict(_) = error {
+                return self.node.catch_up().await.map_or(done, |()| Done::Again);
+            }
+            // Whether it was written or not is on the Node. Where that cannot be read now, the next turn goes by the watch.
+            let _ = self.node.refresh().await;
+            return done;
         }
         if let Some(node) = self.node.view() {
             state.memory.wrote(node, state.now());
