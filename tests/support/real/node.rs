@@ -227,7 +227,7 @@ impl RealNode {
     /// # Errors
     /// There is none.
     pub fn memory_of(&self, program: &str) -> Result<u64> {
-        let script = format!("grep VmRSS /proc/$(pidof -s {program})/status");
+        let script = format!("set -- $(pidof {program}); grep VmRSS /proc/$1/status");
         let line = self.execute(&["/bin/busybox", "sh", "-c", &script])?;
         let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
         Ok(kib.with_context(|| format!("no {program} runs on {}", self.name))? * 1024)
