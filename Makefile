@@ -70,7 +70,7 @@ test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 simulate: cargo ## Play SEEDS worlds in which everything goes wrong, or tell the story of SEED
 	@cargo run --quiet --locked --release --bin simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-model: cargo ## Search every state of the protocol's model (a quarter of an hour), and find every way to break it
+model: cargo ## Search every state of the protocol's model (18 minutes), and find every way to break it
 	@cargo bench --locked --quiet -p reboot-core --bench model-all
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/

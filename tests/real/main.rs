@@ -69,9 +69,9 @@ fn scenarios() -> Vec<Scenario> {
         whole crashes::roll_out() as "agents_may_be_rolled_out_in_the_middle_of_a_cycle",
         whole crashes::leaders_node() as "the_leaders_own_node_is_rebooted",
         usual crashes::only_node() as "a_cluster_of_one_node_is_rebooted_with_its_controller",
-        usual people::rebooted_by_hand() as "machines_rebooted_by_hand_are_not_rebooted_again",
+        whole people::rebooted_by_hand() as "machines_rebooted_by_hand_are_not_rebooted_again",
         usual people::interventions() as "people_may_pause_force_cordon_and_delete_at_the_worst_moments",
-        usual people::ledger_lost() as "a_ledger_deleted_or_garbled_in_a_cycle_is_made_whole",
+        whole people::ledger_lost() as "a_ledger_deleted_or_garbled_in_a_cycle_is_made_whole",
         usual outages::killed() as "the_api_server_may_die_in_any_phase",
         whole outages::stopped_for_a_minute() as "the_api_server_may_stop_answering_for_a_minute_in_any_phase",
     ]
