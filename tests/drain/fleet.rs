@@ -30,7 +30,9 @@ async fn five_nodes_under_one_budget_cost_few_requests_and_no_time_beyond_that_o
     let told = format!("{accepted} accepted, {refused} refused, {} in all: {tally:#?}", requests.len());
     assert_eq!(accepted + refused, evictions.len(), "{told}");
     assert_eq!(refused, 0, "{told}");
-    assert!(requests.len() <= 120, "{told}");
+    // A conflict is not of the operator's making: somebody else has written to the Node at that moment.
+    let answered = requests.iter().filter(|request| request.code != 409).count();
+    assert!(answered <= 120, "{told}");
     let took = requests.last().unwrap().at.duration_since(requests[0].at);
     // A second for each replacement, and a second and a half for each node's reboot.
     let bound = SignedDuration::from_millis(i64::try_from(accepted * 1000 + 5 * 1500).unwrap());
