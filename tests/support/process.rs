@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// A child process that ends with this handle.
 #[derive(Debug)]
@@ -120,17 +121,23 @@ impl Process {
 
     /// Asks it to end (SIGTERM); `wait` tells when it did.
     pub fn terminate(&mut self) -> Result<()> {
-        self.signal("TERM")
+        self.signal(Signal::TERM).map(drop)
     }
 
-    /// Stops it in its tracks (SIGSTOP): sockets stay open, nothing answers.
+    /// Stops it in its tracks (SIGSTOP): sockets stay open, nothing answers. It stands still when this returns.
     pub fn pause(&mut self) -> Result<()> {
-        self.signal("STOP")
+        let pid = self.signal(Signal::STOP)?;
+        // The signal is on its way only, and a SIGTERM could overtake it. Whoever awaits the child hears of its end as
+        // well (`NOWAIT`).
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(pid), options).with_context(|| format!("waiting until {} stops", self.name))?;
+        ensure!(status.is_some_and(|status| status.stopped()), "{} has ended instead of stopping", self.name);
+        Ok(())
     }
 
     /// Lets it go on after [`Process::pause`].
     pub fn resume(&mut self) -> Result<()> {
-        self.signal("CONT")
+        self.signal(Signal::CONT).map(drop)
     }
 
     /// Ends it at once (SIGKILL) and waits until it is gone; no error when it already was.
@@ -150,13 +157,12 @@ impl Process {
         }
     }
 
-    fn signal(&mut self, signal: &str) -> Result<()> {
-        ensure!(self.ended()?.is_none(), "{} has ended, SIG{signal} cannot reach it", self.name);
-        let script =
-            Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &self.pid.to_string()]).output();
-        let output = script.with_context(|| format!("sending SIG{signal} to {}", self.name))?;
-        ensure!(output.status.success(), "sending SIG{signal} to {}: {}", self.name, lossy(&output.stderr));
-        Ok(())
+    fn signal(&mut self, signal: Signal) -> Result<Pid> {
+        ensure!(self.ended()?.is_none(), "{} has ended, {signal:?} cannot reach it", self.name);
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.with_context(|| format!("{} is no process id", self.pid))?;
+        kill_process(pid, signal).with_context(|| format!("sending {signal:?} to {}", self.name))?;
+        Ok(pid)
     }
 }
 
