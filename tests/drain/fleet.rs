@@ -1,9 +1,11 @@
 //! A fleet that updates itself, under one budget that lets one pod go at a time.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
-use reboot_tests::{control_plane::audit::Request, referee::Expect, workload::Workload};
+use reboot_tests::{
+    control_plane::audit::{Request, tally},
+    referee::Expect,
+    workload::Workload,
+};
 
 use crate::stage::Stage;
 
@@ -22,12 +24,7 @@ async fn five_nodes_under_one_budget_cost_few_requests_and_no_time_beyond_that_o
     let requests = stage.requests(then);
     let evictions: Vec<&Request> = requests.iter().filter(|request| request.resource == "pods/eviction").collect();
     let (accepted, refused) = (count(&evictions, 201), count(&evictions, 429));
-    let mut tally = BTreeMap::new();
-    for Request { user, verb, resource, code, .. } in &requests {
-        let who = user.rsplit(':').next().unwrap();
-        *tally.entry(format!("{who} {verb} {resource} {code}")).or_insert(0) += 1;
-    }
-    let told = format!("{accepted} accepted, {refused} refused, {} in all: {tally:#?}", requests.len());
+    let told = format!("{accepted} accepted, {refused} refused, {} in all: {:#?}", requests.len(), tally(&requests));
     assert_eq!(accepted + refused, evictions.len(), "{told}");
     assert_eq!(refused, 0, "{told}");
     // A conflict is not of the operator's making: somebody else has written to the Node at that moment.

@@ -1,5 +1,7 @@
 //! The agent's own Node: watched, read afresh, and patched. No other Node is ever touched (S8).
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
@@ -10,6 +12,9 @@ use reboot_core::node::NodeView;
 use reboot_runtime::call::{CallError, call};
 
 use crate::watched::Watched;
+
+/// How long a watch may need for what an answer has told of already.
+const WATCH_LAG: Duration = Duration::from_millis(500);
 
 /// The Node as the agent knows it: the newest of what the watch, reads and its own writes have shown.
 pub struct OwnNode {
@@ -49,6 +54,17 @@ impl OwnNode {
                     return;
                 }
             }
+        }
+    }
+
+    /// Catches up after a conflict. Whatever was written in between, the watch is about to show: that costs no request.
+    ///
+    /// # Errors
+    /// As [`OwnNode::refresh`], which is the way where the watch is late.
+    pub async fn catch_up(&mut self) -> Result<(), CallError> {
+        match tokio::time::timeout(WATCH_LAG, self.changed()).await {
+            Ok(()) => Ok(()),
+            Err(_) => self.refresh().await,
         }
     }
 

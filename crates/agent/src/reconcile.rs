@@ -65,6 +65,8 @@ struct State {
     watched: Watching,
     evictions: FuturesUnordered<BoxFuture<'static, (Evict, EvictReply)>>,
     failures: u32,
+    /// How many writes in a row came too late.
+    conflicts: u32,
     clock: Clock,
     said: Option<String>,
 }
@@ -84,6 +86,7 @@ impl Reconciler {
             watched: Watching::default(),
             evictions: FuturesUnordered::new(),
             failures: 0,
+            conflicts: 0,
             clock: self.clock.clone(),
             said: None,
         };
@@ -230,12 +233,17 @@ impl Reconciler {
     async fn write(&mut self, patch: &NodePatch, note: Option<Note>, before: &NodeView, state: &mut State) -> Done {
         if let Err(error) = self.node.patch(patch).await {
             let done = failed(&error);
-            // Whether it was written or not, and what stands there instead, is on the Node.
-            return match self.node.refresh().await {
-                Ok(()) if matches!(error, CallError::Conflict(_)) => Done::Again,
-                _ => done,
-            };
+            if let CallError::Conflict(_) = error {
+                state.conflicts = state.conflicts.saturating_add(1);
+                // A watch cannot keep up with somebody who writes all the time.
+                let newer = if state.conflicts == 1 { self.node.catch_up().await } else { self.node.refresh().await };
+                return newer.map_or(done, |()| Done::Again);
+            }
+            // Whether it was written or not is on the Node. Where that cannot be read now, the next turn goes by the watch.
+            let _ = self.node.refresh().await;
+            return done;
         }
+        state.conflicts = 0;
         if let Some(node) = self.node.view() {
             state.memory.wrote(node, state.now());
         }

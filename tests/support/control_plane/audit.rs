@@ -27,6 +27,16 @@ pub struct Request {
     pub at: Timestamp,
 }
 
+/// How many requests of each kind there were: by account, verb, resource and answer.
+pub fn tally<'a>(requests: impl IntoIterator<Item = &'a Request>) -> BTreeMap<String, usize> {
+    let mut tally = BTreeMap::new();
+    for Request { user, verb, resource, code, .. } in requests {
+        let who = user.rsplit(':').next().unwrap_or_default();
+        *tally.entry(format!("{who} {verb} {resource} {code}")).or_default() += 1;
+    }
+    tally
+}
+
 /// Reads the log. A request that is logged at more than one stage (a watch at its start and end) comes once, as last
 /// logged, in the order of arrival; a last line that is still being written is left out.
 ///
