@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use futures::stream::{BoxStream, StreamExt as _};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, InitialListStrategy, watcher};
+use futures::stream::StreamExt as _;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
+use reboot_runtime::watches::{WatchEvents, watch};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
 /// The objects that a watch is for, as values of type `V` by UID.
 pub struct Watched<K, V> {
-    api: Api<K>,
-    config: watcher::Config,
-    events: BoxStream<'static, watcher::Result<Event<K>>>,
+    events: WatchEvents<K>,
     view: View<K, V>,
     listing: BTreeMap<String, V>,
     current: Option<BTreeMap<String, V>>,
@@ -27,14 +25,9 @@ impl<K, V> Watched<K, V>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Begins to watch. A watch that breaks is begun anew, with backoff. Objects of which `view` makes nothing are dropped.
-    ///
-    /// The first list comes through the watch itself where the API server can do that
-    /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>): one request instead of two.
+    /// Begins to watch. Objects of which `view` makes nothing are dropped.
     pub fn new(api: Api<K>, config: watcher::Config, view: impl Fn(&K) -> Option<V> + Send + 'static) -> Self {
-        let config = config.streaming_lists();
-        let events = begin(&api, &config);
-        Self { api, config, events, view: Box::new(view), listing: BTreeMap::new(), current: None }
+        Self { events: watch(api, config), view: Box::new(view), listing: BTreeMap::new(), current: None }
     }
 
     /// The objects; `None` until they have been listed once.
@@ -54,21 +47,11 @@ where
                         return;
                     }
                 }
-                Err(watcher::Error::WatchStartFailed(error)) if self.cannot_stream(&error) => {
-                    self.config.initial_list_strategy = InitialListStrategy::ListWatch;
-                    self.events = begin(&self.api, &self.config);
-                }
                 Err(error) => warn!(kind = %K::kind(&()), "watching: {error}"),
             }
         }
         // The watcher's stream has no end; were it to end, nothing would change any more.
         std::future::pending::<()>().await;
-    }
-
-    /// Whether the API server refused because it cannot list through a watch (before Kubernetes 1.32, as a rule).
-    fn cannot_stream(&self, error: &kube::Error) -> bool {
-        let streams = self.config.initial_list_strategy == InitialListStrategy::StreamingList;
-        streams && matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422))
     }
 
     /// Takes in an event; whether the objects have changed by it.
@@ -96,13 +79,6 @@ where
             Event::Delete(object) => self.current.get_or_insert_default().remove(&uid(object)).is_some(),
         }
     }
-}
-
-fn begin<K>(api: &Api<K>, config: &watcher::Config) -> BoxStream<'static, watcher::Result<Event<K>>>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    watcher(api.clone(), config.clone()).default_backoff().boxed()
 }
 
 fn uid<K: Resource>(object: &K) -> String {

@@ -20,6 +20,9 @@ pub enum Applied {
     Changed,
     /// There was nothing to do after all, until something changes.
     Nothing,
+    /// Somebody else's write came first. What it changed may be nothing that a plan looks at, so that its arrival alone
+    /// makes no other plan.
+    Overtaken,
 }
 
 /// What actions are carried out with.
@@ -101,7 +104,7 @@ impl Executor {
                 self.teller.withdrew(node, why);
             }
         }
-        self.slots.replace(&ledger.without(&slot.node)).await?;
+        self.slots.free(&ledger, &slot.node);
         Ok(Applied::Changed)
     }
 
@@ -157,8 +160,8 @@ impl Executor {
                 }
                 Ok(Applied::Changed)
             }
-            // Somebody wrote to the Node in between; what it waits for is seen again when that change arrives.
-            Err(CallError::Conflict(_) | CallError::Gone(_)) => Ok(Applied::Nothing),
+            Err(CallError::Conflict(_)) => Ok(Applied::Overtaken),
+            Err(CallError::Gone(_)) => Ok(Applied::Nothing),
             Err(error) => Err(error),
         }
     }

@@ -6,7 +6,7 @@
 use std::{future::pending, time::Duration};
 
 use anyhow::{Result, bail};
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
@@ -21,6 +21,7 @@ use reboot_runtime::{
     call::{CallError, call_within, explain},
     clock::Clock,
     shutdown::Shutdown,
+    watches::WatchEvents,
 };
 use tokio::{
     select,
@@ -47,7 +48,7 @@ pub enum Leadership {
 pub struct Candidate {
     leases: Api<Lease>,
     elector: Elector,
-    events: BoxStream<'static, watcher::Result<watcher::Event<Lease>>>,
+    events: WatchEvents<Lease>,
     /// Whether the list that is being read has held the Lease.
     listed: bool,
     /// Whether the last write failed, so that a row of failures is warned of once.
@@ -203,8 +204,9 @@ impl Candidate {
     }
 }
 
-/// The Lease alone, by its name: the rights of the controller reach no further.
-fn watch_lease(leases: &Api<Lease>) -> BoxStream<'static, watcher::Result<watcher::Event<Lease>>> {
+/// The Lease alone, by its name: the rights of the controller reach no further. It begins with a list, which is never
+/// old; what begins with the watch alone may be.
+fn watch_lease(leases: &Api<Lease>) -> WatchEvents<Lease> {
     let name = format!("metadata.name={}", lease::NAME);
     watcher(leases.clone(), watcher::Config::default().fields(&name)).default_backoff().boxed()
 }

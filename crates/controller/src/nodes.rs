@@ -1,18 +1,18 @@
-//! The Nodes of the cluster: a trimmed reflector, and what this process itself has written or read since.
+//! The Nodes of the cluster: a reflector of what the protocol reads of them, and what this process itself has written
+//! or read since.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, NodeSystemInfo};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::{self, Store, store::Writer};
+use kube::runtime::reflector::{self, Lookup, ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
-use reboot_core::annotations::{CONTROLLER_MANAGER, NodePatch, PREFIX};
+use reboot_core::annotations::{CONTROLLER_MANAGER, NodePatch};
 use reboot_core::ids::parse_version;
 use reboot_core::node::NodeView;
 use reboot_runtime::call::{CallError, call};
@@ -26,7 +26,7 @@ const PAGE: u32 = 100;
 /// The Nodes as the controller knows them.
 pub struct Nodes {
     api: Api<Node>,
-    store: Store<Node>,
+    store: Store<Seen>,
     newer: BTreeMap<String, NodeView>,
     changed: watch::Receiver<()>,
 }
@@ -60,7 +60,7 @@ impl Nodes {
     /// All Nodes, by name. What this process has read or written counts until the reflector shows something newer.
     pub fn views(&mut self) -> Vec<NodeView> {
         self.changed.mark_unchanged();
-        let mut views: Vec<NodeView> = self.store.state().iter().map(|node| NodeView::from(&**node)).collect();
+        let mut views: Vec<NodeView> = self.store.state().iter().map(|seen| seen.0.clone()).collect();
         views.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         self.newer.retain(|name, newer| {
             let Ok(place) = views.binary_search_by(|view| view.name.cmp(name)) else { return false };
@@ -114,22 +114,63 @@ impl Nodes {
     }
 }
 
+/// A Node as the reflector holds it. The object itself is many times as large, and takes as long to read each time.
+#[derive(Clone, Debug)]
+struct Seen(NodeView);
+
+impl Lookup for Seen {
+    type DynamicType = ();
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Node::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Node::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Node::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Node::plural(&())
+    }
+
+    fn name(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.0.name))
+    }
+
+    fn namespace(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn resource_version(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.0.resource_version))
+    }
+
+    fn uid(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.0.uid))
+    }
+}
+
 async fn keep_up_to_date(
     api: Api<Node>,
-    writer: Writer<Node>,
+    mut writer: Writer<Seen>,
     changed: watch::Sender<()>,
     ready: ReadyHandle,
 ) -> Result<()> {
-    let events = watcher(api, watcher::Config::default().page_size(PAGE)).modify(trim).default_backoff();
-    let mut events = events.reflect(writer).boxed();
-    let mut known = HashMap::new();
+    let store = writer.as_reader();
+    let mut events = watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff().boxed();
     while let Some(event) = events.next().await {
-        match event {
+        match event.map(seen) {
             Ok(event) => {
+                let matters = matters(&event, &store);
+                writer.apply_watcher_event(&event);
                 if matches!(event, Event::InitDone) {
                     ready.set(true);
                 }
-                if matters(&event, &mut known) {
+                if matters {
                     changed.send_replace(());
                 }
             }
@@ -139,63 +180,25 @@ async fn keep_up_to_date(
     bail!("the watch of the Nodes has ended")
 }
 
+fn seen(event: Event<Node>) -> Event<Seen> {
+    let seen = |node: &Node| Seen(NodeView::from(node));
+    match &event {
+        Event::Init => Event::Init,
+        Event::InitApply(node) => Event::InitApply(seen(node)),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(node) => Event::Apply(seen(node)),
+        Event::Delete(node) => Event::Delete(seen(node)),
+    }
+}
+
 /// Whether an event shows something new to a plan: most only bring another heartbeat of kubelet.
-fn matters(event: &Event<Node>, known: &mut HashMap<String, u64>) -> bool {
+fn matters(event: &Event<Seen>, store: &Store<Seen>) -> bool {
     match event {
         Event::Init | Event::InitApply(_) => false,
-        Event::InitDone => {
-            known.clear();
-            true
-        }
-        Event::Apply(node) => {
-            let (name, content) = (node.metadata.name.clone().unwrap_or_default(), fingerprint(node));
-            known.insert(name, content) != Some(content)
-        }
-        Event::Delete(node) => {
-            known.remove(node.metadata.name.as_deref().unwrap_or_default());
-            true
-        }
-    }
-}
-
-/// A number that differs when anything but the resourceVersion of a trimmed Node differs.
-fn fingerprint(node: &Node) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let NodeView { uid, ready, unschedulable, boot, labels, .. } = NodeView::from(node);
-    (uid, ready, unschedulable, boot, labels, &node.metadata.annotations).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Leaves what [`NodeView`] reads; the rest of a Node (managed fields, images, conditions) is most of its size.
-fn trim(node: &mut Node) {
-    let mut annotations = node.metadata.annotations.take();
-    if let Some(annotations) = &mut annotations {
-        annotations.retain(|key, _| key.starts_with(PREFIX));
-    }
-    let status = node.status.take().unwrap_or_default();
-    let mut conditions = status.conditions.unwrap_or_default();
-    conditions.retain(|condition| condition.type_ == "Ready");
-    for condition in &mut conditions {
-        (condition.message, condition.reason) = (None, None);
-    }
-    let boot_id = status.node_info.map(|info| info.boot_id).unwrap_or_default();
-    *node = Node {
-        metadata: ObjectMeta {
-            name: node.metadata.name.take(),
-            uid: node.metadata.uid.take(),
-            resource_version: node.metadata.resource_version.take(),
-            labels: node.metadata.labels.take(),
-            annotations,
-            ..ObjectMeta::default()
-        },
-        spec: Some(NodeSpec {
-            unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable),
-            ..NodeSpec::default()
+        Event::InitDone | Event::Delete(_) => true,
+        Event::Apply(Seen(node)) => store.get(&ObjectRef::new(&node.name)).is_none_or(|known| {
+            let resource_version = node.resource_version.clone();
+            NodeView { resource_version, ..known.0.clone() } != *node
         }),
-        status: Some(NodeStatus {
-            conditions: Some(conditions),
-            node_info: Some(NodeSystemInfo { boot_id, ..NodeSystemInfo::default() }),
-            ..NodeStatus::default()
-        }),
-    };
+    }
 }

@@ -102,7 +102,7 @@ impl Reconciler {
             state.patient = false;
             match self.plan_and_apply(state).await {
                 Ok((Applied::Changed, _)) => state.failures = 0,
-                Ok((Applied::Nothing, wake)) => {
+                Ok((Applied::Nothing | Applied::Overtaken, wake)) => {
                     state.failures = 0;
                     return wake;
                 }
@@ -144,28 +144,35 @@ impl Reconciler {
         state.memory.observe(&view, now);
         let plan = plan(&view, &self.executor.policy, &state.memory, now);
         self.metrics.show(&plan, now);
-        let (mut applied, mut explained, mut refused) = (Applied::Nothing, 0, None);
+        let (mut applied, mut wake, mut explained, mut refused) = (Applied::Nothing, plan.wake, 0, None);
         for action in &plan.actions {
-            explained += usize::from(matches!(action, Action::Explain(..)));
+            if matches!(action, Action::Explain(..)) {
+                // Whatever was to be granted is granted: a slot that was freed goes to nobody now.
+                self.executor.slots.write_back().await?;
+                explained += 1;
+            }
             if explained > EXPLAIN_AT_ONCE {
                 break;
             }
             let now = state.now();
             match self.executor.apply(action, &views, &mut state.memory, now).await {
-                // A ledger that is whole again makes another plan.
-                Ok(Applied::Changed) if *action == Action::Rebuild => return Ok((Applied::Changed, None)),
+                // A ledger that is whole again, or has room again, makes another plan.
+                Ok(Applied::Changed) if matches!(action, Action::Rebuild | Action::Settle(_)) => {
+                    return Ok((Applied::Changed, None));
+                }
                 Ok(Applied::Changed) => applied = Applied::Changed,
                 Ok(Applied::Nothing) => {}
+                Ok(Applied::Overtaken) => wake = Some(wake.map_or(RETRY.0, |wake| wake.min(RETRY.0))),
                 Err(error) if error.is_unknown() => return Err(error),
                 // The API server's own no concerns this action; the others must not starve for it.
                 Err(error) => {
-                    self.executor.slots.forget();
                     views = self.executor.nodes.views();
                     refused.get_or_insert(error);
                 }
             }
         }
-        refused.map_or(Ok((applied, plan.wake)), Err)
+        self.executor.slots.write_back().await?;
+        refused.map_or(Ok((applied, wake)), Err)
     }
 
     /// Waits until there is something new to plan for.

@@ -2,24 +2,25 @@
 //! again when somebody else has changed it.
 
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use reboot_core::annotations::CONTROLLER_MANAGER;
 use reboot_core::ids::parse_version;
 use reboot_core::ledger::{DATA_KEY, Ledger, LedgerState, NAME, Version};
 use reboot_runtime::call::{CallError, call};
+use reboot_runtime::watches::{WatchEvents, watch};
 use tracing::warn;
 
 /// The ledger as last read or written; forgotten after every write that failed, so that it is read again.
 pub struct Slots {
     api: Api<ConfigMap>,
     state: Option<LedgerState>,
-    events: BoxStream<'static, watcher::Result<Event<ConfigMap>>>,
+    /// Whether slots were taken out of `state` since it was read or written.
+    unwritten: bool,
+    events: WatchEvents<ConfigMap>,
     /// Whether the list that the watch begins with has it.
     listed: bool,
 }
@@ -29,8 +30,8 @@ impl Slots {
     pub fn new(client: Client, namespace: &str) -> Self {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let events = watcher(api.clone(), only).default_backoff().boxed();
-        Self { api, state: None, events, listed: false }
+        let events = watch(api.clone(), only);
+        Self { api, state: None, unwritten: false, events, listed: false }
     }
 
     /// Waits until it is not as it was last read or written, and forgets it then. Safe to drop and call again.
@@ -55,7 +56,7 @@ impl Slots {
                 }
             };
             if is_news {
-                self.state = None;
+                self.forget();
                 return;
             }
         }
@@ -77,6 +78,7 @@ impl Slots {
     /// Forgets what is known, so that it is read again.
     pub fn forget(&mut self) {
         self.state = None;
+        self.unwritten = false;
     }
 
     /// The ledger; reads it where it is not known.
@@ -95,7 +97,7 @@ impl Slots {
 
     /// Creates the ConfigMap, empty, which reads as lost: a rebuild completes it.
     pub async fn create(&mut self) -> Result<LedgerState, CallError> {
-        self.state = None;
+        self.forget();
         let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
         let map = ConfigMap { metadata, ..ConfigMap::default() };
         let created = call("creating the ledger", self.api.create(&params(), &map)).await?;
@@ -104,9 +106,24 @@ impl Slots {
         Ok(state)
     }
 
+    /// Frees a slot in what is known. The next write of the ledger takes that along, or [`Slots::write_back`] does: a
+    /// slot that is freed and spent costs one write instead of two. Should none be made, the slot is settled again.
+    pub fn free(&mut self, ledger: &Ledger, node: &str) {
+        self.state = Some(LedgerState::Known(ledger.without(node)));
+        self.unwritten = true;
+    }
+
+    /// Writes what no other write has taken along.
+    pub async fn write_back(&mut self) -> Result<(), CallError> {
+        match self.state.as_ref().and_then(LedgerState::known) {
+            Some(ledger) if self.unwritten => self.replace(&ledger.clone()).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces the ledger at the version that it carries.
     pub async fn replace(&mut self, ledger: &Ledger) -> Result<(), CallError> {
-        self.state = None;
+        self.forget();
         let map = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),

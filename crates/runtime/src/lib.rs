@@ -13,3 +13,4 @@ pub mod probes;
 pub mod shutdown;
 pub mod supervise;
 mod throttle;
+pub mod watches;

@@ -114,13 +114,13 @@ impl Slots {
         Some(violation(&granted.node, Fault::SlotAboveLimit { slots, limit }))
     }
 
-    /// Whether a slot may be followed by this one, or by none.
+    /// Whether a slot may be followed by this one, or by none. Once it is over, anything may follow.
     fn may_become(&self, held: &Held, next: Option<&Slot>) -> bool {
-        match next {
-            None => held.over,
-            Some(next) if next.uid != held.slot.uid => held.over,
-            Some(next) => next.id == held.slot.id || next.id.is_some_and(|id| self.in_progress.contains(&id)),
-        }
+        let same_or_adopted = |next: &Slot| {
+            let same = next.id == held.slot.id || next.id.is_some_and(|id| self.in_progress.contains(&id));
+            next.uid == held.slot.uid && same
+        };
+        held.over || next.is_some_and(same_or_adopted)
     }
 }
 

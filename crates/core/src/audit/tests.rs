@@ -336,10 +336,13 @@ fn s6_a_slot_is_freed_by_evidence_alone() {
 }
 
 #[test]
-fn s6_a_slot_passes_only_to_a_cycle_that_is_in_progress() {
-    let taken_over = |world: World| world.ledger(Actor::Controller, &[("a", "now-9")]);
-    check(taken_over(world().granted("a", "1")), &[Fault::SlotFreedWithoutEvidence]);
-    check(taken_over(world().granted("a", "1").forced("a").draining("a", "now-9")), &[]);
+fn s6_a_slot_passes_only_to_a_cycle_that_is_in_progress_or_when_it_is_over() {
+    let followed_by = |id: &str, world: World| world.ledger(Actor::Controller, &[("a", id)]);
+    check(followed_by("now-9", world().granted("a", "1")), &[Fault::SlotFreedWithoutEvidence]);
+    check(followed_by("now-9", world().granted("a", "1").forced("a").draining("a", "now-9")), &[]);
+    let fence = |node: &mut NodeView| (node.permission, node.fence) = (Field::Absent, Some("f".into()));
+    check(followed_by("2", world().granted("a", "1")), &[Fault::SlotFreedWithoutEvidence]);
+    check(followed_by("2", world().granted("a", "1").writes(Actor::Controller, "a", fence)), &[]);
 }
 
 #[test]
