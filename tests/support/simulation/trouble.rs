@@ -207,13 +207,14 @@ pub fn heal(world: &World) {
     world.tell(|| "the faults end".to_owned());
     world.faults_end();
     workload::set_budget(world, false);
+    let nodes = world.nodes();
     for machine in &world.machines {
         machine.repair();
-        if !world.nodes().iter().any(|node| node.name == machine.name) {
+        if !nodes.iter().any(|node| node.name == machine.name) {
             machine.kubelet_disturbed.notify_one();
         }
     }
-    for node in world.nodes() {
+    for node in nodes {
         label(world, &node.name, None);
         let malformed: Vec<_> = node.malformed().map(|(key, _)| key).filter(|key| *key != key::WAITING).collect();
         for key in malformed {

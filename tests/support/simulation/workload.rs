@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use reboot_core::audit::Actor;
+use reboot_core::node::NodeView;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -115,12 +116,18 @@ async fn end(world: Arc<World>, pod: Pod) {
 async fn replace(world: Arc<World>, app: String) {
     loop {
         sleep(Duration::from_secs(1) + world.random.time(Duration::from_secs(30))).await;
-        let mut nodes = world.nodes();
-        nodes.retain(|node| node.ready && !node.unschedulable);
-        if !nodes.is_empty() {
-            return create(&world, &app, &world.random.pick(&nodes).name);
+        let nodes = world.api.list("nodes", "");
+        let first = world.random.below(nodes.len());
+        // Node by node from there, because to read them all takes longer than all else.
+        let mut views = nodes.iter().cycle().skip(first).take(nodes.len()).filter_map(|node| Some(view(&read(node)?)));
+        if let Some(node) = views.find(|node| node.ready && !node.unschedulable) {
+            return create(&world, &app, &node.name);
         }
     }
+}
+
+fn view(node: &Node) -> NodeView {
+    node.into()
 }
 
 /// The disruption controller looks at its budgets again as time passes: an eviction that nothing came of is forgotten.

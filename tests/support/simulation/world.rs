@@ -227,9 +227,9 @@ impl World {
 
     /// The pods that are really on a node.
     pub fn pods_on(&self, node: &str) -> Vec<PodView> {
-        let pods: Vec<Pod> = self.all("pods");
-        let here = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
-        pods.iter().filter(here).map(PodView::from).collect()
+        let pods = self.api.list("pods", "");
+        let here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == node);
+        here.filter_map(|pod| read::<Pod>(pod)).map(|pod| PodView::from(&pod)).collect()
     }
 
     /// All objects of a resource.

@@ -1,6 +1,8 @@
 //! The controller's loop around the real [`plan`] and the real decisions on the ledger, one call to the outside at a time.
 //!
-//! A reply that is lost needs no case of its own: it leaves the controller as a crash after the call does.
+//! A reply that is lost needs no case of its own: it leaves the controller as a crash after the call does. Nor does a
+//! slot that is freed and given to the next node in one write of the ledger: whatever that can do, the two writes that it
+//! is here can do when nothing comes between them.
 
 use std::sync::Arc;
 use std::time::Duration;
