@@ -73,6 +73,17 @@ pub struct Machine {
     other_manager: Option<String>,
 }
 
+/// What a drain of the machine is about, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Workload {
+    /// The pods on it; `None` while they are not known.
+    pub pods: Option<Vec<PodView>>,
+    /// The budgets over them.
+    pub budgets: Budgets,
+    /// The volumes attached to it.
+    pub attachments: Attachments,
+}
+
 impl Machine {
     /// The machine that is this host; `heard` is kept up to date with what its update_engine says.
     pub fn new(host: Box<dyn Host>, os_version: Option<String>, heard: watch::Sender<EngineState>) -> Self {
@@ -104,14 +115,14 @@ impl Machine {
     }
 
     /// The machine as the watches know it.
-    pub fn view(&mut self, pods: Option<Vec<PodView>>, budgets: Budgets) -> HostView {
+    pub fn view(&mut self, workload: Workload) -> HostView {
         let engine = sort_engine(&self.engine.borrow_and_update());
-        self.view_with(engine, pods, budgets, None)
+        self.view_with(engine, workload, None)
     }
 
     /// The machine with update_engine and logind asked just now.
-    pub fn fresh_view(&mut self, (engine, preparing): &Asked, pods: Vec<PodView>, budgets: Budgets) -> HostView {
-        self.view_with(sort_engine(engine), Some(pods), budgets, *preparing)
+    pub fn fresh_view(&mut self, (engine, preparing): &Asked, workload: Workload) -> HostView {
+        self.view_with(sort_engine(engine), workload, *preparing)
     }
 
     /// Asks update_engine and logind, for [`Machine::fresh_view`].
@@ -130,21 +141,15 @@ impl Machine {
         }
     }
 
-    fn view_with(
-        &mut self,
-        engine: Engine,
-        pods: Option<Vec<PodView>>,
-        budgets: Budgets,
-        preparing: Option<bool>,
-    ) -> HostView {
+    fn view_with(&mut self, engine: Engine, workload: Workload, preparing: Option<bool>) -> HostView {
         HostView {
             boot: self.boot(),
             os_version: self.os_version.clone(),
             uptime: self.host.uptime().unwrap_or_default(),
             engine,
-            pods,
-            budgets,
-            attachments: Attachments::default(),
+            pods: workload.pods,
+            budgets: workload.budgets,
+            attachments: workload.attachments,
             preparing_for_shutdown: preparing,
             other_manager: self.other_manager.clone(),
         }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
-use reboot_core::drain::{Attachments, BudgetView, Budgets, PodView};
+use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step, watches};
 use reboot_runtime::call::CallError;
@@ -20,7 +20,7 @@ use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
 use tracing::{info, warn};
 
-use crate::machine::{Asked, Machine};
+use crate::machine::{Asked, Machine, Workload};
 use crate::metrics::{EvictionLabels, Metrics};
 use crate::own_node::OwnNode;
 use crate::pods::Pods;
@@ -121,8 +121,7 @@ impl Reconciler {
             };
             self.ready.set(true);
             self.observe(&node, state);
-            let host = self.machine.view(state.watched.pods(), state.watched.budgets());
-            let host = HostView { attachments: state.watched.attachments(), ..host };
+            let host = self.machine.view(state.watched.workload());
             state.memory.observe_host(&host, state.now());
             self.watch(&node, &host, state);
             let decided = self.decide(&node, &host, state, false);
@@ -198,8 +197,8 @@ impl Reconciler {
     async fn act_on(&mut self, asked: &Asked, pods: Vec<PodView>, state: &mut State) -> Done {
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, state.now());
-        let host = self.machine.fresh_view(asked, pods, state.watched.budgets());
-        let host = HostView { attachments: state.watched.attachments(), ..host };
+        let workload = Workload { pods: Some(pods), ..state.watched.workload() };
+        let host = self.machine.fresh_view(asked, workload);
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
@@ -324,16 +323,13 @@ fn failed(error: &CallError) -> Done {
 }
 
 impl Watching {
-    fn pods(&self) -> Option<Vec<PodView>> {
-        self.pods.as_ref().and_then(|(pods, _)| pods.values())
-    }
-
-    fn budgets(&self) -> Budgets {
-        Budgets(self.pods.as_ref().and_then(|(_, budgets)| budgets.values()))
-    }
-
-    fn attachments(&self) -> Attachments {
-        self.volumes.as_ref().map(Volumes::values).unwrap_or_default()
+    fn workload(&self) -> Workload {
+        let (pods, budgets) = self.pods.as_ref().map(|(pods, budgets)| (pods.values(), budgets.values())).unzip();
+        Workload {
+            pods: pods.flatten(),
+            budgets: Budgets(budgets.flatten()),
+            attachments: self.volumes.as_ref().map(Volumes::values).unwrap_or_default(),
+        }
     }
 
     /// Waits until one of them shows something new. Safe to drop and call again.
