@@ -163,6 +163,8 @@ mod tests {
             check::<GrantId>(&wrong, None);
         }
         check::<GrantId>(&format!("{BOOT}.now-"), None);
+        let refused = BOOT.parse::<GrantId>().unwrap_err().to_string();
+        assert_eq!(refused, "a grant id is <boot ID>.<number> or <boot ID>.now-<number>");
         check::<GrantId>(&format!("{BOOT}.1 "), None);
     }
 }
