@@ -409,6 +409,7 @@ fn an_agents_time_to_answer_is_counted_from_when_its_silence_was_first_seen() {
         plan(&fleet.view(), &policy("1"), &memory, at(seconds)).waits.into_keys().collect::<Vec<_>>()
     };
     assert!(waits(0, &["a:needed", "b:"]).is_empty());
+    assert!(waits(3, &["a:needed", "b:"]).is_empty());
     assert!(waits(4, &["a:needed", "b:needed"]).is_empty());
     assert_eq!(waits(5, &["a:needed", "b:needed"]), ["a"]);
     // The ask was taken back, and is made anew.
