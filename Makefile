@@ -26,6 +26,8 @@ CLUSTER ?= auto
 BENCH ?=
 #: 1 leaves out the tests on real nodes, which take root [default: they run]
 SKIP_REAL_NODES ?=
+#: Further flags of `cargo mutants`, such as `--shard 0/8`, `--iterate` or `--file PATH` [default: none]
+MUTANTS_FLAGS ?=
 #: Further flags of the engine's build command [default: none]
 BUILD_FLAGS ?=
 
@@ -33,12 +35,13 @@ COMPONENTS := agent controller
 IMAGES := $(COMPONENTS:%=image-%)
 BINARIES := $(COMPONENTS:%=bin/reboot-%)
 RENDERED := target/manifests
+TOOLS := $(CURDIR)/target/tools
 DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 # A comma as such would end an argument of $(if).
 , := ,
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help all clean demo test test-all model simulate bench lint control-plane nodes images push manifests
+.PHONY: help all clean demo test test-all model simulate mutants bench lint control-plane nodes images push manifests
 .PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine dbus prerequisites cargo
 
 help: ## Print this
@@ -72,6 +75,15 @@ simulate: cargo ## Play SEEDS worlds in which everything goes wrong, or tell the
 
 model: cargo ## Search every state of the protocol's model (18 minutes), and find every way to break it
 	@cargo bench --locked --quiet -p reboot-core --bench model-all
+
+# It works on copies of the source, which share one target directory: so only the core is built again.
+mutants: cargo ## Break every decision in the core, and see that a test notices each (about an hour, on one core)
+	@export PATH="$(TOOLS)/bin:$$PATH"; command -v cargo-mutants >/dev/null || \
+	cargo install --locked --quiet --version 27.1.0 --root $(TOOLS) cargo-mutants
+	@mkdir -p target/tmp
+	@export PATH="$(TOOLS)/bin:$$PATH" TMPDIR=$(CURDIR)/target/tmp CARGO_TARGET_DIR=$(CURDIR)/target; \
+	trap 'rm -rf target/tmp target/mutants/incremental target/mutants/deps/*reboot_core*' EXIT; \
+	cargo mutants -p reboot-core $(MUTANTS_FLAGS)
 
 bench: all control-plane dev-binaries ## Measure latency, memory and requests of the binaries under bin/
 	@REBOOT_AGENT_BIN=bin/reboot-agent REBOOT_CONTROLLER_BIN=bin/reboot-controller $(DEV_BINARIES)/bench

@@ -113,3 +113,30 @@ impl NodePatch {
         patch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(patch: NodePatch, annotations: Value, spec: Value) {
+        let mut expected = json!({ "metadata": { "uid": "u1", "resourceVersion": "7" } });
+        if !annotations.is_null() {
+            expected["metadata"]["annotations"] = annotations;
+        }
+        if !spec.is_null() {
+            expected["spec"] = spec;
+        }
+        assert_eq!(patch.to_merge_patch("u1", "7"), expected);
+    }
+
+    #[test]
+    fn a_patch_names_its_node_at_its_version_and_nothing_that_it_leaves_alone() {
+        let patch = NodePatch::default;
+        check(patch(), Value::Null, Value::Null);
+        check(patch().set(STATUS, 7).remove(WAITING), json!({ STATUS: "7", WAITING: null }), Value::Null);
+        check(patch().cordon(), Value::Null, json!({ "unschedulable": true }));
+        check(patch().uncordon_if(true), Value::Null, json!({ "unschedulable": null }));
+        check(patch().uncordon_if(false), Value::Null, Value::Null);
+    }
+}

@@ -176,3 +176,40 @@ fn tolerates_cordon(pod: &Pod) -> bool {
         effect && (any || (key == CORDON && value))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn view(spec: Value, status: Value) -> PodView {
+        PodView::from(&serde_json::from_value::<Pod>(json!({ "spec": spec, "status": status })).unwrap())
+    }
+
+    /// `condition`: its type and status.
+    #[track_caller]
+    fn check_health(phase: &str, condition: (&str, &str), expected: Health) {
+        let conditions = json!([{ "type": condition.0, "status": condition.1 }]);
+        let pod = view(json!({ "containers": [] }), json!({ "phase": phase, "conditions": conditions }));
+        assert_eq!(pod.health, expected, "{phase} {condition:?}");
+    }
+
+    #[test]
+    fn a_pod_is_ready_by_its_condition_and_pending_by_its_phase() {
+        check_health("Running", ("Ready", "True"), Health::Ready);
+        check_health("Running", ("Ready", "False"), Health::NotReady);
+        check_health("Running", ("Initialized", "True"), Health::NotReady);
+        check_health("Pending", ("Ready", "True"), Health::Pending);
+    }
+
+    #[test]
+    fn a_pod_of_a_priority_of_the_system_is_critical() {
+        for (priority, critical) in
+            [(None, false), (Some(1_999_999_999), false), (Some(2_000_000_000), true), (Some(2_000_001_000), true)]
+        {
+            let pod = view(json!({ "containers": [], "priority": priority }), json!({}));
+            assert_eq!(pod.critical, critical, "{priority:?}");
+        }
+    }
+}

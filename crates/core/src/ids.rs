@@ -146,6 +146,7 @@ mod tests {
     fn a_boot_id_is_a_uuid_and_nothing_else() {
         check::<BootId>(BOOT, Some(BOOT));
         check::<BootId>(&BOOT.to_uppercase(), Some(BOOT));
+        assert_eq!(format!("{:?}", BOOT.parse::<BootId>().unwrap()), BOOT, "nobody reads it as a number");
         for wrong in ["", " ", "unknown", &BOOT[1..], &format!("{BOOT}\n"), "00000000-0000-0000-0000-000000000000"] {
             check::<BootId>(wrong, None);
         }
@@ -163,6 +164,8 @@ mod tests {
             check::<GrantId>(&wrong, None);
         }
         check::<GrantId>(&format!("{BOOT}.now-"), None);
+        let refused = BOOT.parse::<GrantId>().unwrap_err().to_string();
+        assert_eq!(refused, "a grant id is <boot ID>.<number> or <boot ID>.now-<number>");
         check::<GrantId>(&format!("{BOOT}.1 "), None);
     }
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 /// Lengthens a pause by up to a quarter, so that many who were refused at the same moment do not return at the same
 /// moment. Never shortens it: a server may have asked for it.
 pub fn spread(pause: Duration, seed: u64, words: &str, tries: u32) -> Duration {
-    // FNV-1a over the words, then the finaliser of SplitMix64.
+    // FNV-1a over the words, then the finaliser of SplitMix64, as far as the upper bits go.
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     let mut mixed = words.bytes().chain(tries.to_le_bytes()).fold(seed ^ 0xCBF2_9CE4_8422_2325, hash);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^= mixed >> 31;
     let quarter = pause / 4;
     let part = u32::try_from(mixed >> 48).unwrap_or_default();
     pause.saturating_add(quarter.saturating_mul(part) / 0x1_0000)
@@ -31,5 +30,15 @@ mod tests {
         assert_ne!(spread(pause, 1, "a", 1), spread(pause, 1, "a", 2));
         assert_eq!(spread(pause, 1, "a", 1), spread(pause, 1, "a", 1));
         assert_eq!(spread(Duration::ZERO, 1, "a", 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_mixing_is_that_of_fnv_1a_and_splitmix64() {
+        // A pause in which a nanosecond is one of the 65,536 parts of its quarter.
+        let pause = Duration::from_nanos(4 * 0x1_0000);
+        let parts = |seed, words, tries| (spread(pause, seed, words, tries) - pause).as_nanos();
+        assert_eq!(parts(0, "", 0), 44_198);
+        assert_eq!(parts(7, "default/web-0", 1), 49_420);
+        assert_eq!(parts(u64::MAX, "default/web-1", 2), 13_182);
     }
 }

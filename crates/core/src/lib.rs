@@ -77,3 +77,28 @@ fn whole_seconds(at: jiff::Timestamp) -> jiff::Timestamp {
 pub fn until(at: jiff::Timestamp, now: Now) -> Option<Duration> {
     Duration::try_from(at.duration_since(now.wall)).ok().filter(|left| !left.is_zero())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall: &str) -> Now {
+        Now { mono: Duration::ZERO, wall: wall.parse().unwrap() }
+    }
+
+    #[test]
+    fn what_is_written_for_others_is_in_whole_seconds() {
+        let now = at("2026-01-01T12:00:00.9Z");
+        assert_eq!(now.wall_seconds(), at("2026-01-01T12:00:00Z").wall);
+        assert_eq!(now.wall_after(Duration::from_millis(1200)), at("2026-01-01T12:00:02Z").wall);
+        assert_eq!(now.wall_after(Duration::MAX), whole_seconds(jiff::Timestamp::MAX));
+    }
+
+    #[test]
+    fn a_time_that_has_come_is_not_waited_for() {
+        let noon = at("2026-01-01T12:00:00Z");
+        assert_eq!(until(at("2026-01-01T12:00:01Z").wall, noon), Some(Duration::from_secs(1)));
+        assert_eq!(until(noon.wall, noon), None);
+        assert_eq!(until(at("2026-01-01T11:59:59Z").wall, noon), None);
+    }
+}

@@ -82,6 +82,15 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_said_as_it_was_given_and_what_is_none_is_told_what_would_be() {
+        for text in ["2", "25%"] {
+            assert_eq!(text.parse::<Quota>().unwrap().to_string(), text);
+        }
+        let refused = "2.5".parse::<Quota>().unwrap_err().to_string();
+        assert_eq!(refused, "a quota is a number of nodes such as 2, or a percentage from 0% to 100%");
+    }
+
+    #[test]
     fn zero_grants_nothing() {
         check("0", 9, Some(0));
         check("0%", 9, Some(0));

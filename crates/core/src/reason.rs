@@ -223,3 +223,49 @@ impl fmt::Display for EndReason {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `attention`: whether a person should look.
+    #[track_caller]
+    fn check(reason: &WaitReason, attention: bool, words: &str) {
+        assert_eq!(reason.to_string(), words);
+        assert_eq!(WaitReason::code_needs_attention(reason.code()), attention, "{reason:?}");
+    }
+
+    #[test]
+    fn every_wait_says_what_would_end_it() {
+        let (until, why) = ("2026-01-01T12:00:00Z".parse().unwrap(), || "why".to_owned());
+        let paused = |why: &str| WaitReason::Paused { why: why.into() };
+        for none in ["", "true"] {
+            check(&paused(none), false, "paused; remove reboot-paused to go on");
+        }
+        check(&paused("why"), false, "paused (why); remove reboot-paused to go on");
+        check(&WaitReason::NotSelected, false, "the controller's --node-selector leaves this node out");
+        check(&WaitReason::NoAgent, true, "no reboot-agent has answered; is its pod running on this node?");
+        let incompatible = WaitReason::AgentIncompatible { protocol: 2 };
+        check(&incompatible, true, "the node's agent speaks protocol 2, this controller 1");
+        let malformed = WaitReason::Malformed { key: "key", why: why() };
+        check(&malformed, true, "annotation key is malformed: why; correct or remove it");
+        check(&WaitReason::BootIdMismatch, false, "waiting until kubelet reports the boot ID that the agent sees");
+        let backing_off = WaitReason::BackingOff { why: why(), until };
+        check(&backing_off, false, "why; the next attempt is not made before 2026-01-01T12:00:00Z");
+        let removed = WaitReason::GrantRemoved { until };
+        check(&removed, false, "the permission was removed by hand; not before 2026-01-01T12:00:00Z");
+        check(&WaitReason::QuotaZero, false, "--max-unavailable is 0");
+        let used = |blocker| WaitReason::QuotaUsed { limit: 3, blocker };
+        check(&used(None), false, "the quota of 3 is used; its turn will come");
+        let blocker = Some(("n1".to_owned(), "is not Ready".to_owned()));
+        check(&used(blocker), false, "the quota of 3 is used: n1 is not Ready");
+        check(&WaitReason::SlotsCapped, true, "the ledger is full: 2000 slots");
+        check(&WaitReason::LedgerLost { why: why() }, true, "the ledger of slots is being rebuilt: why");
+    }
+
+    #[test]
+    fn every_end_has_words_of_its_own() {
+        let words: std::collections::BTreeSet<String> = EndReason::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), EndReason::ALL.len());
+    }
+}

@@ -181,5 +181,7 @@ mod tests {
         for wrong in ["=", "a in 1", "a in (1", "a b", ",", "a,", "a=b=c", "a=(x)", "!"] {
             check(wrong, "a=1", None);
         }
+        let refused = "a b".parse::<Selector>().unwrap_err().to_string();
+        assert!(refused.starts_with("\"a b\" is no label requirement; examples:"), "{refused}");
     }
 }

@@ -296,3 +296,15 @@ pub struct LastReboot {
 pub(crate) fn read_words(text: Option<&str>) -> Option<String> {
     text.filter(|text| *text != "false").map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_quoted_is_cut_to_60_characters() {
+        assert_eq!(shorten("\"x\""), r#""\"x\"""#);
+        assert_eq!(shorten(&"é".repeat(60)), format!("\"{}\"", "é".repeat(60)));
+        assert_eq!(shorten(&"é".repeat(61)), format!("\"{}\"...", "é".repeat(60)));
+    }
+}

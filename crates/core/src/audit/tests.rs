@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Node;
 use super::*;
 use crate::drain::PodRef;
 use crate::ledger::{Ledger, Lost, Slot, Version};
+use crate::node::CordonOwner;
 use crate::values::{Answer, Field, LastReboot, PROTOCOL, Request};
 
 const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
@@ -41,13 +42,12 @@ impl World {
         self
     }
 
-    /// The ledger becomes these slots: `node` and serial.
+    /// The ledger becomes these slots: `node` and serial, then `@` and the UID where it is another one.
     fn ledger(mut self, actor: Actor, slots: &[(&str, &str)]) -> Self {
-        let slot = |(node, serial): &(&str, &str)| Slot {
-            node: (*node).into(),
-            uid: (*node).into(),
-            id: Some(id(serial)),
-            since: jiff::Timestamp::UNIX_EPOCH,
+        let slot = |(node, serial): &(&str, &str)| {
+            let (serial, uid) = serial.split_once('@').unwrap_or((serial, node));
+            let (id, since) = (Some(id(serial)), jiff::Timestamp::UNIX_EPOCH);
+            Slot { node: (*node).into(), uid: uid.into(), id, since }
         };
         let version = Version { uid: "l".into(), resource_version: "1".into() };
         let ledger = LedgerState::Known(Ledger::complete(version, slots.iter().map(slot).collect()));
@@ -308,8 +308,65 @@ fn s5_what_a_person_removes_is_not_renewed_at_once() {
     check(ended(|node| node.unschedulable = false).granted("a", "2"), &[Fault::GrantRenewed]);
     check(ended(|node| node.in_progress = Field::Absent).granted("a", "2"), &[Fault::GrantRenewed]);
     check(ended(|node| node.in_progress = Field::Malformed(String::new())).granted("a", "2"), &[]);
-    let asked_anew = removed().writes(Actor::Person, "a", |node| node.needed = Some("again".into()));
-    check(asked_anew.granted("a", "2"), &[]);
+    let then = |change: fn(&mut NodeView)| removed().writes(Actor::Person, "a", change).granted("a", "2");
+    check(then(|_| {}), &[Fault::GrantRenewed]);
+    check(then(|node| node.needed = Some("again".into())), &[]);
+    check(then(|node| node.waiting = Field::Malformed(String::new())), &[]);
+    let paused = removed().writes(Actor::Person, "a", |node| node.paused = Some("x".into()));
+    check(paused.writes(Actor::Person, "a", |node| node.paused = None).granted("a", "2"), &[]);
+}
+
+#[test]
+fn s5_a_value_that_is_corrected_may_be_granted_at_once() {
+    let garble = |node: &mut NodeView| node.permission = Field::Malformed(String::new());
+    let garbled = world().granted("a", "1").writes(Actor::Person, "a", garble);
+    let fenced = garbled.writes(Actor::Controller, "a", |node| node.fence = Some("f".into()));
+    let freed = fenced.ledger(Actor::Controller, &[]);
+    check(freed.writes(Actor::Person, "a", |node| node.permission = Field::Absent).granted("a", "2"), &[]);
+}
+
+#[test]
+fn s5_what_a_person_changes_beside_a_cycle_or_past_the_point_of_no_return_holds_nothing_back() {
+    let ends = |world: World, reason| {
+        let report = move |node: &mut NodeView| {
+            report(node, Outcome::GaveBack, reason, "1");
+            node.permission = Field::Absent;
+        };
+        world.writes(Actor::Agent, "a", report).ledger(Actor::Controller, &[]).granted("a", "2")
+    };
+    let draining = || world().granted("a", "1").draining("a", "1");
+    let labelled = draining().writes(Actor::Person, "a", |node| node.labels = [("a".into(), "b".into())].into());
+    check(ends(labelled, EndReason::DrainTimedOut), &[]);
+    let removed = draining().rebooting("a", "1").writes(Actor::Person, "a", |node| node.permission = Field::Absent);
+    check(ends(removed, EndReason::RebootRefused), &[]);
+}
+
+#[test]
+fn s5_a_grant_that_is_removed_while_the_ledger_is_lost_was_perhaps_never_written() {
+    let lost = world().granted("a", "1").ledger_lost();
+    let removed = lost.writes(Actor::Person, "a", |node| node.permission = Field::Absent);
+    check(removed.ledger(Actor::Controller, &[]).granted("a", "2"), &[]);
+}
+
+#[test]
+fn what_is_remembered_of_a_node_ends_with_its_cycle() {
+    let known = |world: &World| world.audit.remembered("a");
+    let nothing =
+        Remembered { cordoned_by_agent: false, committed: None, going_down: false, undone: None, slot_is_over: None };
+    assert_eq!(known(&world()), nothing);
+    assert_eq!(world().audit.remembered("unheard of"), nothing);
+    let granted = world().granted("a", "1");
+    assert_eq!(known(&granted), Remembered { slot_is_over: Some(false), ..nothing.clone() });
+    let mut rebooting = granted.draining("a", "1").rebooting("a", "1");
+    rebooting.audit.going_down("a");
+    let committed = Some(id("1"));
+    let all = Remembered { cordoned_by_agent: true, committed, going_down: true, slot_is_over: Some(false), ..nothing };
+    assert_eq!(known(&rebooting), all);
+    let done = rebooting.boots("a").writes(Actor::Machine, "a", |node| node.boot = NEXT.parse().ok());
+    let done = done.writes(Actor::Agent, "a", |node| report(node, Outcome::Rebooted, EndReason::Rebooted, "1"));
+    assert_eq!(known(&done), Remembered { committed: None, going_down: false, slot_is_over: Some(true), ..all });
+    let (granted, in_progress) = done.audit.cycles();
+    assert_eq!((granted.collect(), in_progress.collect()), (vec![id("1")], vec![id("1")]));
 }
 
 #[test]
@@ -333,6 +390,24 @@ fn s6_a_slot_is_freed_by_evidence_alone() {
         |ready| granted().writes(Actor::Person, "a", gone).boots("a").writes(Actor::Machine, "a", booted(ready));
     check(freed(rebooted(true)), &[]);
     check(freed(rebooted(false)), &[Fault::SlotFreedWithoutEvidence]);
+    let granted_still = granted().boots("a").writes(Actor::Machine, "a", booted(true));
+    check(freed(granted_still), &[Fault::SlotFreedWithoutEvidence]);
+    let bare = |node: &mut NodeView| {
+        (node.permission, node.in_progress, node.cordon_owner) = (Field::Absent, Field::Absent, CordonOwner::Agent);
+    };
+    let cordoned = || granted().draining("a", "1").writes(Actor::Person, "a", bare);
+    check(freed(cordoned().writes(Actor::Controller, "a", fence)), &[Fault::SlotFreedWithoutEvidence]);
+    let booted_meanwhile = cordoned().boots("a").writes(Actor::Machine, "a", booted(false));
+    check(freed(booted_meanwhile.writes(Actor::Controller, "a", fence)), &[]);
+}
+
+#[test]
+fn s6_what_was_proven_of_a_slot_stays_proven_until_it_is_another() {
+    let fence = |node: &mut NodeView| (node.permission, node.fence) = (Field::Absent, Some("f".into()));
+    let fenced = || world().granted("a", "1").writes(Actor::Controller, "a", fence);
+    check(fenced().ledger(Actor::Controller, &[("a", "1")]).ledger(Actor::Controller, &[]), &[]);
+    check(fenced().ledger(Actor::Controller, &[("a", "1@other")]), &[]);
+    check(world().granted("a", "1").ledger(Actor::Controller, &[("a", "1@other")]), &[Fault::SlotFreedWithoutEvidence]);
 }
 
 #[test]

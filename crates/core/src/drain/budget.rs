@@ -208,6 +208,7 @@ mod tests {
         let always = json!({ "selector": {}, "unhealthyPodEvictionPolicy": "AlwaysAllow" });
         check(Health::NotReady, &[(selects("web"), status(0, 2, 2))], "free");
         check(Health::NotReady, &[(selects("web"), status(0, 1, 2))], "b0 opens 0");
+        check(Health::NotReady, &[(selects("web"), Value::Null)], "b0 opens 0");
         check(Health::NotReady, &[(always.clone(), status(0, 1, 2))], "free");
         check(Health::NotReady, &[(always.clone(), status(0, 1, 2)), (selects("web"), status(0, 1, 2))], "b0 and b1");
         check(Health::Ready, &[(always, status(0, 1, 2))], "b0 opens 0");

@@ -91,7 +91,7 @@ pub enum Fate {
 impl Fate {
     /// Whether the pod must be gone before the node may reboot.
     pub fn must_go(self) -> bool {
-        self.is_evicted() || self.blocks()
+        self.is_evicted() || self.blocks().is_some()
     }
 
     /// Whether the drain evicts it.
@@ -99,16 +99,9 @@ impl Fate {
         matches!(self, Self::Evict | Self::EvictUnmanaged | Self::EvictEmptyDir)
     }
 
-    /// Whether nothing is evicted while it is there.
-    pub fn blocks(self) -> bool {
-        matches!(self, Self::BlockUnmanaged | Self::BlockEmptyDir)
-    }
-
-    /// What a person should know about this pod before or after it goes, where there is something.
-    pub fn words(self) -> Option<&'static str> {
+    /// Why nothing is evicted while it is there, where that is so.
+    pub fn blocks(self) -> Option<&'static str> {
         match self {
-            Self::EvictUnmanaged => Some("it has no controller, so nobody starts it anew"),
-            Self::EvictEmptyDir => Some("the content of its emptyDir goes with it"),
             Self::BlockUnmanaged => Some("it has no controller, and --drain-unmanaged-pods is `block`"),
             Self::BlockEmptyDir => Some("it has an emptyDir, and --drain-emptydir-pods is `block`"),
             _ => None,

@@ -250,7 +250,18 @@ fn a_claim_keeps_what_others_wrote_and_counts_the_transition() {
         assert_eq!(spec.lease_duration_seconds, Some(30));
         assert_eq!(spec.renew_time, Some(MicroTime(at(0).wall)));
         assert_eq!(claim.metadata.labels.is_some(), seen.is_some());
+        assert_eq!(claim.metadata.name.as_deref(), Some(NAME));
     }
+}
+
+#[test]
+fn the_holder_is_whoever_was_seen_last() {
+    let mut elector = Elector::new("me", Terms::STANDARD);
+    assert_eq!(elector.holder(), None);
+    elector.observe(record("other", 1, 4), Duration::ZERO);
+    assert_eq!(elector.holder(), Some("other"));
+    elector.observe(record("", 1, 5), Duration::ZERO);
+    assert_eq!(elector.holder(), None);
 }
 
 #[test]

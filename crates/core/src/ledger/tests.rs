@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::node::CordonOwner;
+use crate::values::Waiting;
 use std::time::Duration;
 
 const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
@@ -130,6 +131,47 @@ fn a_withdrawal_leaves_a_persons_force_and_always_fences() {
 }
 
 #[test]
+fn a_grant_that_a_person_removed_is_held_back_for_5_minutes_and_under_this_boot() {
+    let patch = withdraw_patch(&node(BOOT, true, json!({})), Withdrawal::GrantRemoved, "f1", now());
+    let waiting: Waiting = serde_json::from_str(patch.get(key::WAITING).unwrap().unwrap()).unwrap();
+    assert_eq!(waiting.held_until, Some("2026-01-01T00:05:00Z".parse().unwrap()));
+    assert_eq!(waiting.held_boot, BOOT.parse().ok());
+    assert_eq!(withdraw_patch(&node(BOOT, true, json!({})), Withdrawal::Spent, "f1", now()).get(key::WAITING), None);
+}
+
+#[test]
+fn a_grant_comes_with_its_fence_and_ends_the_wait() {
+    let id = format!("{BOOT}.7");
+    let patch = grant_patch(id.parse().unwrap());
+    let keys: Vec<_> = patch.annotations().collect();
+    assert_eq!(keys, [(key::REBOOT, Some(&*id)), (key::FENCE, Some(&*id)), (key::WAITING, None)]);
+}
+
+#[test]
+fn a_grant_that_no_slot_of_its_node_is_for_is_a_stray() {
+    let stray = |annotations, slot: Option<&Slot>| is_stray(&node(BOOT, true, annotations), slot);
+    assert!(stray(granted(), None));
+    assert!(stray(granted(), Some(&Slot { uid: "u2".into(), ..slot() })));
+    assert!(!stray(granted(), Some(&slot())));
+    assert!(!stray(with(granted(), in_progress(&format!("{BOOT}.7"))), None), "it is adopted");
+    assert!(!stray(json!({}), None));
+    assert!(!stray(json!({ key::REBOOT: "now" }), None));
+}
+
+#[test]
+fn what_becomes_of_a_slot_is_said_in_words() {
+    use Withdrawal::{GrantRemoved, NotPickedUp, NotWritten, Paused, RequestGone, Spent};
+    let forced = Slot { id: None, ..slot() };
+    assert_eq!((slot().to_string(), forced.to_string()), (format!("n1 ({BOOT}.7)"), "n1 (id unknown)".into()));
+    let evidence = [Evidence::Reported, Evidence::RebootedAndReady, Evidence::NodeGone].map(|all| all.to_string());
+    assert_eq!(evidence.map(|words| words.split(' ').next_back().unwrap().to_owned()), ["cycle", "ID", "gone"]);
+    for why in [Paused, RequestGone, NotWritten, GrantRemoved, Spent, NotPickedUp] {
+        assert_eq!(why.code(), format!("{why:?}"));
+        assert!(why.to_string().contains(' '), "{why}");
+    }
+}
+
+#[test]
 fn a_forced_cycle_gets_a_slot_or_takes_its_slot_over() {
     let forced = node(BOOT, true, in_progress(&format!("{BOOT}.now-9")));
     let adopted = adoption(&forced, None, now()).unwrap();
@@ -137,6 +179,9 @@ fn a_forced_cycle_gets_a_slot_or_takes_its_slot_over() {
     assert!(adoption(&forced, Some(&slot()), now()).unwrap().id.unwrap().is_forced());
     assert_eq!(adoption(&forced, Some(&adopted), now()), None);
     assert_eq!(adoption(&node(BOOT, true, json!({ key::REBOOT: "now" })), None, now()), None);
+    let garbled = node(BOOT, true, json!({ key::IN_PROGRESS: "{}" }));
+    assert_eq!(adoption(&garbled, None, now()).unwrap().id, None);
+    assert_eq!(adoption(&garbled, Some(&slot()), now()), None);
 }
 
 #[test]
@@ -163,6 +208,16 @@ fn a_grant_takes_a_slot_within_the_limit_of_the_very_version_that_is_replaced() 
     assert_eq!(Ledger::complete(version("x"), vec![]).with_grant(&ready, 9, now()), None);
 }
 
+#[test]
+fn a_node_has_one_slot_and_the_others_keep_theirs() {
+    let version = Version { uid: "u".into(), resource_version: "7".into() };
+    let other = Slot { node: "n2".into(), ..slot() };
+    let both = Ledger::complete(version, vec![slot(), other.clone()]);
+    let later = Slot { id: None, ..slot() };
+    assert_eq!(both.with(later.clone()).slots(), [other.clone(), later]);
+    assert_eq!(both.without("n1").slots(), [other]);
+}
+
 fn config_map(uid: &str, data: Option<&str>) -> ConfigMap {
     serde_json::from_value(json!({ "metadata": { "uid": uid, "resourceVersion": "7" }, "data": data.map(|text| json!({ DATA_KEY: text })) }))
         .unwrap()
@@ -172,7 +227,22 @@ fn config_map(uid: &str, data: Option<&str>) -> ConfigMap {
 fn a_ledger_reads_back_what_it_wrote() {
     let version = Version { uid: "u".into(), resource_version: "7".into() };
     let ledger = Ledger::complete(version, vec![slot()]);
-    assert_eq!(LedgerState::read(Some(&config_map("u", Some(&ledger.to_data())))), LedgerState::Known(ledger));
+    let read = LedgerState::read(Some(&config_map("u", Some(&ledger.to_data()))));
+    assert_eq!(read.version(), Some(&ledger.version));
+    assert_eq!(read, LedgerState::Known(ledger));
+    assert_eq!(LedgerState::read(Some(&config_map("u", None))).version().unwrap().resource_version, "7");
+    assert_eq!(LedgerState::read(None).version(), None);
+}
+
+#[test]
+fn a_ledger_in_which_a_node_holds_two_slots_is_lost() {
+    let read = |nodes: [&str; 2]| {
+        let slots = nodes.map(|name| Slot { node: name.into(), ..slot() }).to_vec();
+        let ledger = Ledger::complete(Version { uid: "u".into(), resource_version: "7".into() }, slots);
+        LedgerState::read(Some(&config_map("u", Some(&ledger.to_data())))).known().is_some()
+    };
+    assert!(read(["n1", "n2"]));
+    assert!(!read(["n1", "n1"]));
 }
 
 #[test]

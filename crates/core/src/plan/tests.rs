@@ -61,6 +61,29 @@ fn node(text: &str) -> NodeView {
             ("waits", reason) => {
                 set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
             }
+            // How the latest cycle ended: `detail` of one that was given back, or `+1` where the version stayed.
+            ("ended", how) => {
+                let (outcome, reason) =
+                    if how == "+1" { ("rebooted", "Rebooted") } else { ("gave-back", "DrainTimedOut") };
+                let mut last =
+                    json!({ "outcome": outcome, "reason": reason, "at": "2026-01-01T11:00:00Z", "seconds": 1 });
+                match how {
+                    "0" => {}
+                    "+1" => last["sameVersion"] = json!(1),
+                    detail => last["detail"] = json!(detail),
+                }
+                set(key::LAST_REBOOT, last.to_string());
+            }
+            ("rebooted", _) => set(
+                key::LAST_REBOOT,
+                r#"{"outcome":"rebooted","reason":"Rebooted","at":"2026-01-01T11:00:00Z","seconds":1}"#.into(),
+            ),
+            ("rebooting", number) => set(
+                key::IN_PROGRESS,
+                format!(
+                    r#"{{"phase":"rebooting","id":"{BOOT}.{number}","since":"2026-01-01T11:00:00Z","cordoned":true}}"#
+                ),
+            ),
             ("down", _) => ready = "Unknown",
             ("cordoned", _) => cordoned = true,
             ("otherboot", _) => boot = OTHER_BOOT,
@@ -147,6 +170,9 @@ fn a_slot_that_is_taken_is_taken_whatever_the_node_looks_like() {
     check(&fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:asks"]), &[], &["b=QuotaUsed"]);
     check(&fleet("2", &[("a", 7)], &["a:asks,draining=7,cordoned", "b:asks", "c:asks"]), &["b"], &["c=QuotaUsed"]);
     check(&fleet("1", &[("gone", 7)], &["b:asks"]), &[], &["b=QuotaUsed"]);
+    // Its grant is on the way, so it does not wait; and what is forced waits for its agent.
+    check(&fleet("2", &[("a", 7)], &["a:asks"]), &[], &[]);
+    check(&fleet("2", &[("a", 7)], &["a:now"]), &[], &["a=NoAgent"]);
 }
 
 #[test]
@@ -235,11 +261,82 @@ fn a_forced_node_needs_no_slot_but_is_counted_once_it_is_in_progress() {
     assert_eq!(counted.plan().actions[0], Action::Adopt("a".into()));
     check(&counted, &[], &["b=QuotaUsed@a"]);
     check(&fleet("1", &[], &["a:now,draining=now-9", "b:asks"]), &[], &["b=QuotaUsed"]);
+    check(&fleet("1", &[], &["a:now,draining=now-9", "b:down,asks"]), &[], &["b=QuotaUsed"]);
 }
 
 #[test]
 fn a_grant_without_a_slot_is_taken_away() {
     assert_eq!(fleet("1", &[], &["a:asks,granted=7"]).plan().actions, [Action::Expel("a".into())]);
+}
+
+/// Checks the words in which the node `a` is told what it waits for.
+#[track_caller]
+fn check_words(fleet: &Fleet, expected: &str) {
+    assert_eq!(fleet.plan().waits["a"].to_string(), expected);
+}
+
+#[test]
+fn a_node_that_is_put_off_is_told_how_its_latest_cycle_ended() {
+    let put_off = |ended: &str| fleet("1", &[], &[&format!("a:needed,later=2026-01-01T13:00:00Z,{ended}")]);
+    let until = "; the next attempt is not made before 2026-01-01T13:00:00Z";
+    let given_back = "the latest attempt was given back: the drain did not end in time";
+    check_words(&put_off("ended"), &format!("{given_back}{until}"));
+    check_words(&put_off("ended=why"), &format!("{given_back}: why{until}"));
+    check_words(&put_off("ended=+1"), &format!("the latest reboot left the version as it was{until}"));
+    check_words(&put_off("rebooted"), &format!("the agent asks for a pause{until}"));
+    check_words(&put_off(""), &format!("the agent asks for a pause{until}"));
+}
+
+#[test]
+fn a_slot_that_is_held_for_long_is_named_with_the_state_of_its_node() {
+    let held = |state: &str| {
+        let mut fleet = fleet("1", &[("x", 7)], &[&format!("x:asks,granted=7,draining=7{state}"), "a:asks"]);
+        let LedgerState::Known(ledger) = &fleet.ledger else { panic!("the ledger is known") };
+        let slot = Slot { since: "2026-01-01T11:50:00Z".parse().unwrap(), ..ledger.slots()[0].clone() };
+        fleet.ledger = LedgerState::Known(ledger.with(slot));
+        fleet
+    };
+    let since = "the quota of 1 is used: x has held its slot since 2026-01-01T11:50:00Z";
+    check_words(&held(""), since);
+    check_words(&held(",cordoned"), &format!("{since} and is cordoned"));
+    check_words(&held(",cordoned,down"), &format!("{since} and is not Ready"));
+}
+
+#[test]
+fn the_fleet_is_counted() {
+    let asking = ["a:asks=5", "b:asks=3", "c:control", "d:garbled,True"];
+    let under_way =
+        ["e:asks,granted=1", "f:asks,granted=2", "g:asks,granted=3,draining=3", "h:asks,granted=4,draining=4"];
+    let rebooting = ["i:asks,granted=5,rebooting=5", "j:asks,granted=6,rebooting=6"];
+    let slots = [("e", 1), ("f", 2), ("g", 3), ("h", 4), ("i", 5), ("j", 6)];
+    let counted = fleet("6", &slots, &[&asking[..], &under_way[..], &rebooting[..]].concat()).plan().census;
+    let expected = Census {
+        nodes: 10,
+        selected: 9,
+        limit: 6,
+        slots: 6,
+        waiting: 3,
+        granted: 2,
+        draining: 2,
+        rebooting: 2,
+        oldest_request: "2026-01-01T11:03:00Z".parse().ok(),
+        malformed: 2,
+    };
+    assert_eq!(counted, expected);
+}
+
+#[test]
+fn a_grant_says_of_how_many_slots_it_takes_one() {
+    assert_eq!(fleet("3", &[], &["a:asks"]).plan().actions, [Action::Grant("a".into(), 3)]);
+}
+
+#[test]
+fn what_a_node_waits_for_is_not_said_together_with_what_is_done_about_it() {
+    let actions = |slots, text| fleet("1", slots, &[text]).plan().actions;
+    assert_eq!(actions(&[], "a:asks,waits=QuotaUsed"), [Action::Grant("a".into(), 1)]);
+    assert_eq!(actions(&[], "a:asks,granted=7,waits=QuotaUsed"), [Action::Expel("a".into())]);
+    assert_eq!(actions(&[], "a:now,draining=now-9,waits=QuotaUsed"), [Action::Adopt("a".into())]);
+    assert!(matches!(&actions(&[("a", 7)], "a:waits=QuotaUsed")[..], [Action::Settle(slot)] if slot.node == "a"));
 }
 
 #[test]
@@ -284,6 +381,55 @@ fn a_grant_whose_progress_is_removed_has_the_whole_pickup_deadline_again() {
     assert!(!settles("a:asks,granted=7,draining=7"));
 }
 
+/// Checks when the plan that first sees these nodes is to be made again.
+#[track_caller]
+fn check_first_wake(nodes: &[&str], seconds: Option<u64>) {
+    let (fleet, mut memory) = (fleet("1", &[], nodes), Memory::default());
+    memory.observe(&fleet.view(), now());
+    let wake = plan(&fleet.view(), &policy("1"), &memory, now()).wake;
+    assert_eq!(wake, seconds.map(Duration::from_secs), "{nodes:?}");
+}
+
+#[test]
+fn an_agent_has_5_seconds_to_answer_an_ask_or_a_force() {
+    check_first_wake(&["a:needed"], Some(5));
+    check_first_wake(&["a:now"], Some(5));
+    for quiet in ["a:", "a:asks", "a:needed,garbled", "a:now,draining=now-9", "a:needed,draining=now-9"] {
+        check_first_wake(&[quiet], None);
+    }
+}
+
+#[test]
+fn an_agents_time_to_answer_is_counted_from_when_its_silence_was_first_seen() {
+    let mut memory = Memory::default();
+    let at = |seconds| Now { mono: Duration::from_secs(seconds), ..now() };
+    let mut waits = |seconds, nodes: &[&str]| {
+        let fleet = fleet("1", &[], nodes);
+        memory.observe(&fleet.view(), at(seconds));
+        plan(&fleet.view(), &policy("1"), &memory, at(seconds)).waits.into_keys().collect::<Vec<_>>()
+    };
+    assert!(waits(0, &["a:needed", "b:"]).is_empty());
+    assert!(waits(3, &["a:needed", "b:"]).is_empty());
+    assert!(waits(4, &["a:needed", "b:needed"]).is_empty());
+    assert_eq!(waits(5, &["a:needed", "b:needed"]), ["a"]);
+    // The ask was taken back, and is made anew.
+    assert!(waits(6, &["a:", "b:"]).is_empty());
+    assert!(waits(20, &["a:needed", "b:needed"]).is_empty());
+    assert_eq!(waits(25, &["a:needed", "b:needed"]), ["a", "b"]);
+}
+
+#[test]
+fn a_grant_is_taken_for_seen_from_when_it_was_written() {
+    let fleet = fleet("1", &[("a", 7)], &["a:asks"]);
+    let slot = &fleet.ledger.known().unwrap().slots()[0];
+    let mut memory = Memory::default();
+    let seen_for = |memory: &Memory| memory.handover(slot, &policy("1"), now()).seen_for;
+    assert_eq!(seen_for(&memory), None);
+    memory.wrote_grant(slot.id.unwrap(), Now { mono: Duration::from_secs(990), ..now() });
+    memory.observe(&fleet.view(), now());
+    assert_eq!(seen_for(&memory), Some(Duration::from_secs(10)));
+}
+
 #[test]
 fn the_plan_says_when_time_alone_changes_it() {
     assert_eq!(fleet("1", &[], &["a:"]).plan().wake, None);
@@ -293,4 +439,6 @@ fn the_plan_says_when_time_alone_changes_it() {
     assert_eq!(granted.wake, Some(Duration::from_secs(100)));
     let waiting = fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:asks"]).plan();
     assert_eq!(waiting.wake, Some(Duration::from_secs(100)));
+    let draining = fleet("1", &[("a", 7)], &["a:asks,granted=7,draining=7", "b:asks"]).plan();
+    assert_eq!(draining.wake, Some(Duration::from_secs(300)), "then the slot has been held for long");
 }

@@ -193,7 +193,7 @@ fn too_early(s: &Situation<'_>) -> Duration {
 
 /// Whether an ask may be answered for the first time under this boot.
 pub(super) fn may_answer(s: &Situation<'_>) -> bool {
-    s.host.boot.is_some() && s.node.boot == s.host.boot && too_early(s).is_zero()
+    s.node.boot == s.host.boot && too_early(s).is_zero()
 }
 
 /// Nobody asks: what we wrote is removed.

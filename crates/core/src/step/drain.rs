@@ -106,11 +106,8 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
     for (pod, _) in &going {
         outlook.wake_when_stuck(pod, s);
     }
-    match going.iter().find(|(_, fate)| fate.blocks()) {
-        Some((pod, fate)) => {
-            let why = fate.words().unwrap_or_default();
-            outlook.blocked = Some(format!("{} blocks the drain: {why}", pod.pod));
-        }
+    match going.iter().find_map(|(pod, fate)| Some((pod, fate.blocks()?))) {
+        Some((pod, why)) => outlook.blocked = Some(format!("{} blocks the drain: {why}", pod.pod)),
         None => take_turns(s, pods, &going, &mut outlook),
     }
     let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();

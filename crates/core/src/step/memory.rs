@@ -222,6 +222,6 @@ fn call_delay(reply: &CallReply, tries: u32) -> Duration {
 
 /// `first`, doubled with every try after the first, up to `longest`.
 pub(crate) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
+    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
     first.saturating_mul(factor).min(longest)
 }

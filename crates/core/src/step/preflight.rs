@@ -60,8 +60,7 @@ fn judge(s: &Situation<'_>, pods: &[PodView]) -> Outlook {
     let past_budgets = in_spite || rules.delete || rules.delete_after.is_some();
     let going = pods.iter().filter(|pod| !pod.terminating);
     for (pod, fate) in going.map(|pod| (pod, rules.fate(pod, s.now.wall, s.now.wall))) {
-        if fate.blocks() && !in_spite {
-            let why = fate.words().unwrap_or_default();
+        if let Some(why) = fate.blocks().filter(|_| !in_spite) {
             return Outlook::Blocked(EndReason::BlockedByPod, format!("{} stays: {why}", pod.pod));
         }
         let why = if fate.is_evicted() && !past_budgets { blocked(s, pod, pods) } else { None };

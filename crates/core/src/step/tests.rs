@@ -67,6 +67,21 @@ fn status_is_written_when_it_changes_but_not_more_often_than_every_10_seconds() 
     check("status=Draining:_done", "write");
 }
 
+/// Checks what a write does with `reboot-status`: nothing, remove it, or set it.
+#[track_caller]
+fn check_written_status(words: &str, expected: Option<Option<&str>>) {
+    let Action::Write(patch, _) = scene::scene(words).step().action else { panic!("{words:?} is a write") };
+    assert_eq!(patch.get(key::STATUS), expected, "{words:?}");
+}
+
+#[test]
+fn a_write_of_something_else_brings_the_status_along_where_it_differs() {
+    check_written_status("engine", None);
+    check_written_status("engine status=x", Some(None));
+    check_written_status("asks granted=7", Some(Some("Draining: begun")));
+    check_written_status("asks granted=7 rebooting=7 fresh pods= preparing=no", Some(Some("Rebooting")));
+}
+
 #[test]
 fn another_reboot_manager_is_named_where_there_is_nothing_else_to_say() {
     check_status("locksmithd", "locksmithd.service is active");

@@ -22,7 +22,7 @@ fn check_under(rules: &Rules, pod: &Value, ours: Fate, kubectl: &str, because: &
     assert_eq!(kubectl_drain(rules, &pod), kubectl, "{pod}");
     let same = match ours {
         _ if ours.is_evicted() => kubectl == "evicts",
-        _ if ours.blocks() => kubectl == "refuses",
+        _ if ours.blocks().is_some() => kubectl == "refuses",
         _ => kubectl == "leaves",
     };
     assert_eq!(same, because.is_empty(), "a difference has a reason, and nothing else has: {pod}");
@@ -183,6 +183,7 @@ fn what_tolerates_the_cordon_is_evicted_once_and_left_when_it_comes_back() {
     let any = json!({ "operator": "Exists" });
     let comes_back = "it is seen, and would come back as often as it is evicted";
     check(&tolerates(&any, before), Fate::Evict, "evicts", "");
+    check(&tolerates(&any, SINCE), Fate::Evict, "evicts", "");
     check(&tolerates(&any, after), Fate::LeaveTolerant, "misses", comes_back);
     let exact = json!({ "key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule" });
     check(&tolerates(&exact, after), Fate::LeaveTolerant, "misses", comes_back);

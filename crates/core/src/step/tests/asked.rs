@@ -199,6 +199,8 @@ fn only_a_person_who_joins_lifts_what_holds_the_request_back() {
     check("asks=attempts:3+notBefore:13", "wait");
     check("both=attempts:3+notBefore:13", "write request:person@01T13:00");
     check("needed=kernel unheard request-of=engine", "write request:engine+person");
+    check("own=notBefore:13 engine needed=kernel", "write request:engine+person");
+    check("own=notBefore:13 engine", "wait");
 }
 
 #[test]

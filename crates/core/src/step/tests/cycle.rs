@@ -50,6 +50,14 @@ fn every_foreign_change_before_the_point_of_no_return_gives_the_slot_back() {
 }
 
 #[test]
+fn the_beginning_of_a_drain_is_told_with_the_reason_for_the_reboot() {
+    let begins = "Normal Draining: Draining this node for ";
+    check_note(&scene("asks granted=7"), begins, &format!("its reboot ({BOOT}.7): kernel"));
+    check_note(&scene("asks needed granted=7"), begins, &format!("its reboot ({BOOT}.7): a reboot was asked for"));
+    check_note(&scene("asks now"), begins, &format!("a forced reboot ({BOOT}.now-50)"));
+}
+
+#[test]
 fn a_permission_that_turns_malformed_ends_a_drain_and_stays_to_be_seen() {
     check(
         "asks reboot=True draining=7 cordon=reboot-agent",
@@ -105,6 +113,10 @@ fn every_give_back_but_a_pause_puts_the_next_attempt_off_by_1_minute_doubling_to
         "asks=attempts:2+notBefore:13 granted=7 draining=7 paused",
         "write GaveBack:7:Paused request:person@01T13:00 -reboot -in-progress",
     );
+    check(
+        "asks=attempts:2+notBefore:13 granted=7 draining=7",
+        "write GaveBack:7:UncordonedByOther request:person@01T12:04 -reboot -in-progress",
+    );
 }
 
 #[test]
@@ -126,6 +138,11 @@ fn a_drain_that_does_not_end_in_time_is_cut_short_where_the_policy_says_so() {
     check_scene(&late("pods=a! fresh"), "write commit:7");
     check_note(&late("pods=a!+b+d@ fresh"), "Warning Rebooting: Not drained in 600s", "pods: default/a, default/b");
     check_scene(&late("fresh"), "refresh");
+    let in_time = scene(&rebooting("force-on-timeout fresh preparing=no pods=a")).wrote();
+    check_scene(&in_time, "evict a");
+    check_scene(&in_time.after(600).then(&rebooting("")), "reboot");
+    let patient = scene(&rebooting("fresh preparing=no pods=a")).wrote().after(600);
+    check_scene(&patient, "evict a");
     let committed = late("pods=a!").then(&rebooting("force-on-timeout fresh preparing=no pods=a!")).wrote();
     check_scene(&committed, "reboot");
 }
@@ -158,6 +175,8 @@ fn the_point_of_no_return_is_passed_on_a_fresh_view_only_and_by_a_write() {
     check(&draining("pods="), "refresh");
     check(&draining("pods=d@"), "refresh");
     check(&draining("pods= fresh"), "write commit:7");
+    check_note(&scene(&draining("pods= fresh")), "Normal Rebooting: Drained in 0s; rebooting", &format!("({BOOT}.7)"));
+    check_status(&draining("pods="), "Draining: done");
     check(&draining("pods= fresh unheard"), "write commit:7");
     check(&draining("fresh"), "write spent:0");
     check(&draining("pods=late fresh"), "evict late");
@@ -169,6 +188,8 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
     check(&rebooting("pods="), "refresh");
     check(&rebooting("pods= preparing=no"), "refresh");
     check_scene(&scene(&rebooting("fresh pods= preparing=no")).wrote(), "reboot");
+    let unreached = scene(&rebooting("fresh pods= preparing=no")).wrote().called(CallReply::NotSent("no bus".into()));
+    assert_eq!(unreached.after(1).step().status.unwrap(), "Rebooting: logind was not reached: no bus");
     check(&rebooting("fresh pods=late preparing=no"), "evict late");
     check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_of_1_pods_left"), "wait");
     check(&rebooting("fresh preparing=no status=Rebooting:_listing_the_pods_of_this_node"), "wait");
@@ -279,6 +300,33 @@ fn a_reboot_is_done_when_kubelet_reports_the_new_boot_and_the_node_is_ready() {
         check_scene(&scene(&format!("{words} down {not_yet}")).after(3600), "wait");
         check(&format!("{words} kubelet-old down {not_yet}"), "wait");
     }
+}
+
+#[test]
+fn a_reboot_is_told_with_its_time_and_what_became_of_the_version() {
+    let rebooted = |more: &str| scene(&format!("needed=kernel was-rebooting=7 {more}"));
+    let same = "Rebooted in 60s; the version is 4081.2.0 as before";
+    check_note(&rebooted("old-request=engine"), "Warning", same);
+    check_note(&rebooted("old-request=engine last=6/2"), "Warning", same);
+    check_note(&rebooted("old-request=person"), "Normal", "Rebooted in 60s");
+    check_note(&rebooted("old-request=engine version=4152.1"), "Normal", "60s; 4081.2.0 became 4152.1");
+}
+
+#[test]
+fn a_cycle_that_has_ended_is_forgotten() {
+    let rebooting = || scene(REBOOTING).wrote();
+    check_scene(&rebooting().then("asks last=7"), "wait");
+    check_scene(&rebooting().then("asks last=6"), "write restore:7");
+    assert!(!rebooting().then("asks uid=u2").memory.is_committed());
+    // A cycle of an earlier boot needs no restoring.
+    let earlier = scene("needed=kernel old-request=person was-rebooting=7 down");
+    check_scene(&earlier.then("needed=kernel old-request=person"), "write FoundRebooted -reboot -needed -request");
+}
+
+#[test]
+fn the_next_cycle_is_timed_from_its_own_beginning() {
+    let first = scene(&draining("pods=a!")).after(599);
+    check_scene(&first.then("asks granted=8 draining=8 cordon=reboot-agent").after(1), "write spent:1");
 }
 
 #[test]

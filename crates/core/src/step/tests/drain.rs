@@ -123,6 +123,41 @@ fn what_blocks_is_told_in_an_event_when_no_pod_has_gone_for_half_a_minute_and_on
 }
 
 #[test]
+fn a_budget_is_not_tried_again_while_it_owes_an_answer() {
+    let asked = scene(&draining("pods=web/a+web/b budgets=web:1:7")).posts();
+    let closed = asked.then(&draining("pods=web/a+web/b budgets=web:0:8")).after(19).wrote();
+    check_scene(&closed, "wait");
+    check_scene(&closed.answered("web/a", budget_refused()), "evict web/a");
+}
+
+#[test]
+fn a_budget_that_never_opens_is_named_as_such_in_the_drain() {
+    let never = scene(&draining("pods=web/a budgets=web:never:7")).wrote();
+    check_wait(&never, "default/web/a is blocked by PodDisruptionBudget web, which never allows", 15_000..18_750);
+}
+
+#[test]
+fn nodes_that_wait_for_the_same_budget_do_not_try_it_at_the_same_moment() {
+    let probes = |seed| {
+        let mut scene = scene(&draining("pods=web/a budgets=web:0:7"));
+        let closed_at = scene.now();
+        scene.memory = Memory::seeded(seed);
+        scene.memory.observe(&scene.node, closed_at);
+        scene.memory.observe_host(&scene.host, closed_at);
+        scene.node.status = scene.step().status;
+        scene.step().wake.unwrap()
+    };
+    assert!(probes(0) != probes(1) && probes(1) != probes(2) && probes(2) != probes(0));
+}
+
+#[test]
+fn a_pod_whose_eviction_was_accepted_is_blocked_by_nothing_though_its_budget_closes() {
+    let accepted = scene(&draining("pods=web/a budgets=web:1:7")).posts().answered("web/a", EvictReply::Accepted);
+    let closed = accepted.then(&draining("pods=web/a budgets=web:0:8"));
+    assert_eq!(closed.step().status.unwrap(), "Draining: 1 of 1 pods left");
+}
+
+#[test]
 fn what_blocks_is_named_while_it_is_tried_again() {
     let tried = scene(&draining("pods=web/a budgets=web:0:7")).after(19).posts();
     assert!(tried.step().status.unwrap().ends_with("web, which allows no disruption now"));
@@ -157,7 +192,7 @@ fn no_more_evictions_are_posted_than_the_budget_lets_through_and_one_that_was_ac
     check_scene(&open, "evict web/a,web/b");
     let posted = open.posts().wrote();
     check_scene(&posted, "wait");
-    let accepted = posted.answered("web/a", EvictReply::Accepted);
+    let accepted = posted.answered("web/a", EvictReply::Accepted).after(1);
     check_scene(&accepted, "wait");
     let counted = accepted.then(&draining("pods=web/a!+web/b+web/c+web/d budgets=web:1:8"));
     check_scene(&counted, "wait");
@@ -217,6 +252,8 @@ fn the_node_whose_pod_was_let_go_last_leaves_the_others_a_moment() {
     check_scene(&opened().after_millis(30), "evict web/b");
     let taken = opened().after_millis(10).then(&draining("pods=web/b budgets=web:0:10"));
     check_wait(&taken, "blocked by PodDisruptionBudget web", 15_000..18_750);
+    let rewritten = opened().after_millis(10).then(&draining("pods=web/b budgets=web:1:10"));
+    check_wait(&rewritten, "Draining: 1 of 2 pods left", 20..21);
 }
 
 #[test]
@@ -266,6 +303,10 @@ fn the_status_counts_the_pods_that_are_gone() {
     let posted = scene(&draining("pods=a+b+c")).posts();
     let gone = posted.answered("a", EvictReply::Accepted).then(&draining("pods=b+c"));
     assert!(gone.step().status.unwrap().starts_with("Draining: 2 of 3 pods left"));
+    // What is still there has not gone, and what went by itself was not evicted.
+    let there = gone.answered("b", EvictReply::Accepted);
+    assert!(there.step().status.unwrap().starts_with("Draining: 2 of 3 pods left"));
+    assert!(there.then(&draining("pods=b")).step().status.unwrap().starts_with("Draining: 1 of 2 pods left"));
 }
 
 #[test]
@@ -287,6 +328,16 @@ fn nothing_is_evicted_while_a_pod_blocks_by_policy() {
 }
 
 #[test]
+fn a_pod_that_may_be_left_when_it_does_not_end_is_looked_at_again_then() {
+    let rules = Rules { skip_stuck_after: Some(Duration::from_secs(20)), ..Rules::default() };
+    let mut ending = under(rules, "pods=web/a!").wrote();
+    let ended_at = ending.now().wall - jiff::SignedDuration::from_secs(14);
+    ending.host.pods.iter_mut().flatten().for_each(|pod| pod.ends_at = Some(ended_at));
+    assert_eq!(ending.step().wake, Some(Duration::from_secs(7)));
+    check_scene(&ending.after(7), "refresh");
+}
+
+#[test]
 fn people_are_told_once_which_pods_nobody_starts_anew_and_which_lose_data() {
     let first = scene(&draining("pods=a+b+web/c=+web/d"));
     check_told(
@@ -297,6 +348,8 @@ fn people_are_told_once_which_pods_nobody_starts_anew_and_which_lose_data() {
     let refused = first.posts().answered("a", EvictReply::Refused(Refusal::Conflict)).after(1);
     check_scene(&refused, "evict a");
     check_told(&refused, "");
+    let refused = scene(&draining("pods=web/c=")).posts().answered("web/c", EvictReply::Refused(Refusal::Conflict));
+    check_told(&refused.after(1), "");
 }
 
 #[test]
@@ -320,7 +373,13 @@ fn a_drain_that_takes_long_cuts_grace_periods_short_where_the_rules_say_so() {
     let posted = late.posts().answered("web/a", EvictReply::Accepted).wrote();
     check_scene(&posted, "wait");
     let small = Rules { grace: Some(Duration::from_secs(3)), ..rules() };
-    check_scene(&under(small, "pods=web/a").after(40), "evict web/a/3");
+    let small = under(small, "pods=web/a").after(40);
+    check_scene(&small, "evict web/a/3");
+    check_told(&small, "");
+    let own = |seconds| Rules { grace: Some(Duration::from_secs(seconds)), ..rules() };
+    check_scene(&under(own(30), "pods=web/a"), "evict web/a/30");
+    check_scene(&under(own(30), "pods=web/a").after(40), "evict web/a/10");
+    check_told(&under(own(10), "pods=web/a"), "");
 }
 
 #[test]

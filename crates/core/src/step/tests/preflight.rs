@@ -29,6 +29,7 @@ fn a_grant_is_taken_up_once_pods_and_budgets_are_listed_and_nothing_blocks() {
     check_scene(&granted("pods="), BEGINS);
     check_scene(&granted("pods=web/a+b+ds@"), BEGINS);
     check_scene(&granted("pods=web/a budgets=web:1:7"), BEGINS);
+    check_scene(&granted("pods=web/a budgets=web:1:7:9999"), BEGINS);
 }
 
 #[test]
@@ -125,7 +126,11 @@ fn a_pod_that_the_settings_keep_blocks_before_the_cordon() {
     kept.policy.drain.empty_dir = Choice::Block;
     let detail = "default/web/b stays: it has an emptyDir, and --drain-emptydir-pods is `block`";
     check_gives_back(&kept, "BlockedByPod", detail);
-    check_scene(&kept.then("asks granted=7 pods=web/a"), BEGINS);
+    let mut kept = kept.then("asks granted=7 pods=web/a");
+    check_scene(&kept, BEGINS);
+    kept.policy.drain.unmanaged = Choice::Block;
+    let detail = "default/b stays: it has no controller, and --drain-unmanaged-pods is `block`";
+    check_gives_back(&kept.then("asks granted=7 pods=web/a+b"), "BlockedByPod", detail);
 }
 
 #[test]
