@@ -3,11 +3,11 @@
 //! Every call connects anew, so a bus that was restarted, or a connection that broke, is no special case.
 
 use anyhow::{Context as _, Result};
+use reboot_core::values::printable;
 use zbus::names::ErrorName;
 use zbus::{DBusError as _, Message, OwnedObjectPath, Proxy, fdo};
 
 use crate::bus::{self, Bus};
-use crate::host::printable;
 
 const SERVICE: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
@@ -101,7 +101,7 @@ impl Logind {
     pub async fn reboot(&self) -> RebootReply {
         let manager = match self.manager().await {
             Ok(manager) => manager,
-            Err(error) => return RebootReply::Unreachable(format!("connecting to the bus: {error}")),
+            Err(error) => return RebootReply::Unreachable(printable(&format!("connecting to the bus: {error}"))),
         };
         let holders = self.blockers(&manager, &["block"]).await;
         if !holders.is_empty() {
@@ -183,7 +183,7 @@ pub fn holders(reply: &Message, modes: &[&str]) -> zbus::Result<String> {
         .filter(blocks)
         .map(|(_, who, why, ..)| format!("{} ({})", printable(who), printable(why)))
         .collect();
-    Ok(if holders.is_empty() { String::new() } else { format!("; held by {}", holders.join(", ")) })
+    Ok(if holders.is_empty() { String::new() } else { format!("; held by {}", printable(&holders.join(", "))) })
 }
 
 /// Whether a refusal by this name can mean a lock. Before systemd 257 it is a plain `AccessDenied`.
@@ -243,5 +243,30 @@ fn classify_standard(error: &fdo::Error) -> RebootReply {
         | E::SpawnFileInvalid(_)
         | E::SpawnNoMemory(_) => RebootReply::Unreachable(printable(&error.to_string())),
         refused => refusal(&refused.name(), refused.description()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_holders_of_locks_are_named_in_a_bounded_and_printable_text() {
+        let lock = |who: &str, mode: &str| {
+            ("sleep:shutdown".to_owned(), who.to_owned(), "why\u{7}".to_owned(), mode.to_owned(), 0, 1)
+        };
+        let listed = |locks: Vec<(String, String, String, String, u32, u32)>| {
+            let call = Message::method_call("/", "ListInhibitors").build(&()).unwrap();
+            let reply = Message::method_return(&call.header()).build(&locks).unwrap();
+            holders(&reply, &["block"]).unwrap()
+        };
+        assert_eq!(listed(vec![lock("apt", "delay")]), "");
+        assert_eq!(
+            listed(vec![lock("apt", "block"), lock("dnf", "block")]),
+            "; held by apt (why\u{fffd}), dnf (why\u{fffd})"
+        );
+        assert_eq!(listed(vec![lock("apt", "block"); 8192]).chars().count(), "; held by ".len() + 512);
     }
 }

@@ -10,12 +10,12 @@ use std::pin::pin;
 use anyhow::{Context as _, Result};
 use futures::future::{FusedFuture as _, FutureExt as _};
 use futures::stream::StreamExt as _;
+use reboot_core::values::printable;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zbus::{Message, Proxy};
 
 use crate::bus::{self, Backoff, Bus};
-use crate::host::printable;
 
 const SERVICE: &str = "com.coreos.update1";
 const PATH: &str = "/com/coreos/update1";
