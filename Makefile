@@ -28,6 +28,8 @@ BENCH ?=
 SKIP_REAL_NODES ?=
 #: Further flags of `cargo mutants`, such as `--shard 0/8`, `--iterate` or `--file PATH` [default: none]
 MUTANTS_FLAGS ?=
+#: How long `make fuzz` and `make test` run each fuzz target, in seconds
+FUZZ_SECONDS ?= 60
 #: Further flags of the engine's build command [default: none]
 BUILD_FLAGS ?=
 
@@ -41,8 +43,8 @@ DEV_BINARIES := $${CARGO_TARGET_DIR:-target}/debug
 , := ,
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help all clean demo test test-all model simulate mutants bench lint control-plane nodes images push manifests
-.PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine dbus prerequisites cargo
+.PHONY: help all clean demo test test-all model simulate fuzz mutants bench lint control-plane nodes images push manifests
+.PHONY: $(BINARIES) $(IMAGES) dev-binaries style engine dbus c++ prerequisites cargo
 
 help: ## Print this
 	@echo 'Targets:'
@@ -64,8 +66,9 @@ demo: dbus dev-binaries $(if $(filter real,$(NODES)),nodes) ## Watch five nodes 
 	CLUSTER=$$cluster $(DEV_BINARIES)/demo
 
 # The end-to-end tests start the two programs, which `cargo test` alone would not link.
-test: control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,nodes) ## Run format check, lints and all tests
+test: c++ control-plane style dev-binaries $(if $(filter 1,$(SKIP_REAL_NODES)),,nodes) ## Run format check, lints and all tests, then the fuzz targets
 	SKIP_REAL_NODES=$(SKIP_REAL_NODES) cargo test --locked --workspace
+	@fuzz/run.sh $(FUZZ_SECONDS)
 
 test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 	@for round in $$(seq $(REPEAT)); do echo "round $$round of $(REPEAT)"; SCENARIOS=all cargo test --locked --workspace --test real; done
@@ -75,6 +78,9 @@ simulate: cargo ## Play SEEDS worlds in which everything goes wrong, or tell the
 
 model: cargo ## Search every state of the protocol's model (18 minutes), and find every way to break it
 	@cargo bench --locked --quiet -p reboot-core --bench model-all
+
+fuzz: c++ ## Run every parser on arbitrary input, for FUZZ_SECONDS each (the first time builds for some minutes)
+	@fuzz/run.sh $(FUZZ_SECONDS)
 
 # It works on copies of the source, which share one target directory: so only the core is built again.
 mutants: cargo ## Break every decision in the core, and see that a test notices each (about an hour, on one core)
@@ -92,7 +98,7 @@ bench: all control-plane dev-binaries ## Measure latency, memory and requests of
 lint: style ## Check format, lints, licences, duplicate crates and shell scripts, as far as the tools are installed
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; \
 	else echo 'not checked: licences and duplicate crates (cargo-deny is not installed)'; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run tests/*/*.sh); \
+	@if command -v shellcheck >/dev/null; then shellcheck $(wildcard .ci/run fuzz/*.sh tests/*/*.sh); \
 	else echo 'not checked: shell scripts (shellcheck is not installed)'; fi
 
 control-plane: prerequisites ## Make etcd, kube-apiserver and the like available for demo, test and bench
@@ -126,6 +132,8 @@ $(BINARIES): bin/%: cargo
 style: cargo
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --no-default-features --all-targets --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
 
 # Everything at once: chosen one by one, the packages would compile their dependencies anew for each choice of features.
 dev-binaries: cargo
@@ -138,6 +146,9 @@ $(IMAGES): image-%: engine
 
 engine:
 	@[ -n '$(ENGINE)' ] || { echo 'make: no container engine: neither docker nor podman is on PATH (ENGINE=... names another)' >&2; exit 1; }
+
+c++: cargo
+	@tests/control-plane/prerequisites.sh c++
 
 dbus: cargo
 	@tests/control-plane/prerequisites.sh cc dbus-daemon

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks that the named programs are there: prerequisites.sh cc go dbus-daemon kubectl systemd-nspawn ...
+# Checks that the named programs are there: prerequisites.sh cc c++ go dbus-daemon kubectl systemd-nspawn ...
 # What is missing is installed where the system has apt-get or dnf and the user is root; INSTALL=no forbids that. What is
 # then still missing is named with the package to install, and the exit code is 1.
 # kubectl, which few distributions have, counts as present in PATH or beside the control plane, and is else made there.
@@ -37,6 +37,7 @@ present() {
 package() {
     case $manager:$1 in
     apt-get:cc) echo "gcc libc6-dev" ;;
+    apt-get:c++) echo "g++ libc6-dev" ;;
     apt-get:dbus-daemon) # a package of its own since Debian 12
         if apt-cache show dbus-daemon >/dev/null 2>&1; then echo dbus-daemon; else echo dbus; fi ;;
     apt-get:go)
@@ -44,6 +45,7 @@ package() {
         version=$(apt-cache policy golang-go 2>/dev/null | awk '/Candidate:/ { sub(/^[0-9]+:/, "", $2); print $2 }')
         if at_least "${version%%[!0-9.]*}" "$go_fetches"; then echo golang-go; fi ;;
     dnf:cc) echo gcc ;;
+    dnf:c++) echo gcc-c++ ;;
     dnf:go) echo golang ;;
     *:systemd-nspawn) echo systemd-container ;;
     *:ip) if [[ $manager == dnf ]]; then echo iproute; else echo iproute2; fi ;;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
+use reboot_core::values::printable;
 
 /// Where the kernel keeps the ID of the running boot.
 pub const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
@@ -44,13 +45,6 @@ pub fn os_version(path: &Path) -> Option<String> {
 /// `/proc/uptime` cannot be read, or does not begin with a number of seconds.
 pub fn uptime() -> Result<Duration> {
     uptime_in(&fs::read_to_string("/proc/uptime").context("reading the uptime")?)
-}
-
-/// Text of foreign origin in a form that fits an annotation and a log line: without control characters, and bounded
-/// (a refusal in dbus-daemon's words takes some 400 characters).
-pub(crate) fn printable(text: &str) -> String {
-    const LONGEST: usize = 512;
-    text.chars().take(LONGEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn version_in(os_release: &str) -> Option<String> {

@@ -3,11 +3,11 @@
 //! Every call connects anew, so a bus that was restarted, or a connection that broke, is no special case.
 
 use anyhow::{Context as _, Result};
+use reboot_core::values::printable;
 use zbus::names::ErrorName;
-use zbus::{DBusError as _, OwnedObjectPath, Proxy, fdo};
+use zbus::{DBusError as _, Message, OwnedObjectPath, Proxy, fdo};
 
 use crate::bus::{self, Bus};
-use crate::host::printable;
 
 const SERVICE: &str = "org.freedesktop.login1";
 const PATH: &str = "/org/freedesktop/login1";
@@ -37,6 +37,21 @@ pub enum CanReboot {
     Inhibited(String),
     /// We may not, or it cannot (`na`, `no`, `challenge`, or a word that is not known here).
     No(String),
+}
+
+impl CanReboot {
+    /// Reads logind's reply.
+    ///
+    /// # Errors
+    /// A message of another shape.
+    pub fn read(reply: &Message) -> zbus::Result<Self> {
+        let word: String = reply.body().deserialize()?;
+        Ok(match word.as_str() {
+            "yes" => Self::Yes,
+            "inhibited" | "inhibitor-blocked" => Self::Inhibited(word),
+            _ => Self::No(printable(&word)),
+        })
+    }
 }
 
 /// What became of a request to reboot.
@@ -77,13 +92,8 @@ impl Logind {
     /// logind cannot be reached or refuses to answer.
     pub async fn can_reboot(&self) -> Result<CanReboot> {
         let manager = self.manager().await.context("connecting to the bus")?;
-        let word: String =
-            self.bus.within(manager.call("CanReboot", &())).await.context("asking logind for CanReboot")?;
-        Ok(match word.as_str() {
-            "yes" => CanReboot::Yes,
-            "inhibited" | "inhibitor-blocked" => CanReboot::Inhibited(word),
-            _ => CanReboot::No(printable(&word)),
-        })
+        let reply = self.bus.within(manager.call_method("CanReboot", &())).await;
+        reply.and_then(|reply| CanReboot::read(&reply)).context("asking logind for CanReboot")
     }
 
     /// Asks logind to reboot the machine, honouring locks that block it, whoever holds them: before systemd 257 logind
@@ -91,7 +101,7 @@ impl Logind {
     pub async fn reboot(&self) -> RebootReply {
         let manager = match self.manager().await {
             Ok(manager) => manager,
-            Err(error) => return RebootReply::Unreachable(format!("connecting to the bus: {error}")),
+            Err(error) => return RebootReply::Unreachable(printable(&format!("connecting to the bus: {error}"))),
         };
         let holders = self.blockers(&manager, &["block"]).await;
         if !holders.is_empty() {
@@ -104,7 +114,7 @@ impl Logind {
             let interactive = false;
             answer = self.bus.within(manager.call_method("Reboot", &interactive)).await;
         }
-        match answer.map_or_else(classify, |_| RebootReply::Accepted) {
+        match answer.map_or_else(RebootReply::from, |_| RebootReply::Accepted) {
             RebootReply::Refused { name, message } if is_lock(&name) => RebootReply::Refused {
                 name,
                 message: message + &self.blockers(&manager, &["block", "block-weak"]).await,
@@ -148,25 +158,32 @@ impl Logind {
 
     /// Who holds a lock of these modes on shutdowns, as the end of a sentence; empty when nobody does or logind does not say.
     async fn blockers(&self, manager: &Proxy<'_>, modes: &[&str]) -> String {
-        // What, who, why, mode, user ID, process ID.
-        type Lock = (String, String, String, String, u32, u32);
-        let locks: Vec<Lock> = match self.bus.within(manager.call("ListInhibitors", &())).await {
-            Ok(locks) => locks,
-            Err(error) => {
-                tracing::debug!(%error, "logind does not list its locks");
-                return String::new();
-            }
-        };
-        let blocks = |(what, _, _, mode, ..): &&Lock| {
-            what.split(':').any(|what| what == "shutdown") && modes.contains(&mode.as_str())
-        };
-        let holders: Vec<_> = locks
-            .iter()
-            .filter(blocks)
-            .map(|(_, who, why, ..)| format!("{} ({})", printable(who), printable(why)))
-            .collect();
-        if holders.is_empty() { String::new() } else { format!("; held by {}", holders.join(", ")) }
+        let reply = self.bus.within(manager.call_method("ListInhibitors", &())).await;
+        reply.and_then(|reply| holders(&reply, modes)).unwrap_or_else(|error| {
+            tracing::debug!(%error, "logind does not list its locks");
+            String::new()
+        })
     }
+}
+
+/// Reads logind's list of locks: who holds one of these modes on shutdowns, as the end of a sentence; empty when nobody
+/// does.
+///
+/// # Errors
+/// A message of another shape.
+pub fn holders(reply: &Message, modes: &[&str]) -> zbus::Result<String> {
+    // What, who, why, mode, user ID, process ID.
+    type Lock = (String, String, String, String, u32, u32);
+    let locks: Vec<Lock> = reply.body().deserialize()?;
+    let blocks = |(what, _, _, mode, ..): &&Lock| {
+        what.split(':').any(|what| what == "shutdown") && modes.contains(&mode.as_str())
+    };
+    let holders: Vec<_> = locks
+        .iter()
+        .filter(blocks)
+        .map(|(_, who, why, ..)| format!("{} ({})", printable(who), printable(why)))
+        .collect();
+    Ok(if holders.is_empty() { String::new() } else { format!("; held by {}", printable(&holders.join(", "))) })
 }
 
 /// Whether a refusal by this name can mean a lock. Before systemd 257 it is a plain `AccessDenied`.
@@ -179,17 +196,19 @@ fn is_unknown_method(error: &zbus::Error) -> bool {
 }
 
 /// Sorts a failed request by what it says of the machine. What says nothing counts as lost: it may be going down.
-fn classify(error: zbus::Error) -> RebootReply {
-    match error {
-        zbus::Error::MethodError(name, words, reply) => {
-            // The bus itself answers for a logind that it could not start.
-            if reply.header().sender().is_some_and(|sender| sender == "org.freedesktop.DBus") {
-                return RebootReply::Unreachable(printable(&format!("{name}: {}", words.unwrap_or_default())));
+impl From<zbus::Error> for RebootReply {
+    fn from(error: zbus::Error) -> Self {
+        match error {
+            zbus::Error::MethodError(name, words, reply) => {
+                // The bus itself answers for a logind that it could not start.
+                if reply.header().sender().is_some_and(|sender| sender == "org.freedesktop.DBus") {
+                    return Self::Unreachable(printable(&format!("{name}: {}", words.unwrap_or_default())));
+                }
+                refusal(&name, words.as_deref())
             }
-            refusal(&name, words.as_deref())
+            zbus::Error::FDO(error) => classify_standard(&error),
+            error => Self::Lost(printable(&error.to_string())),
         }
-        zbus::Error::FDO(error) => classify_standard(&error),
-        error => RebootReply::Lost(printable(&error.to_string())),
     }
 }
 
@@ -224,5 +243,30 @@ fn classify_standard(error: &fdo::Error) -> RebootReply {
         | E::SpawnFileInvalid(_)
         | E::SpawnNoMemory(_) => RebootReply::Unreachable(printable(&error.to_string())),
         refused => refusal(&refused.name(), refused.description()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_holders_of_locks_are_named_in_a_bounded_and_printable_text() {
+        let lock = |who: &str, mode: &str| {
+            ("sleep:shutdown".to_owned(), who.to_owned(), "why\u{7}".to_owned(), mode.to_owned(), 0, 1)
+        };
+        let listed = |locks: Vec<(String, String, String, String, u32, u32)>| {
+            let call = Message::method_call("/", "ListInhibitors").build(&()).unwrap();
+            let reply = Message::method_return(&call.header()).build(&locks).unwrap();
+            holders(&reply, &["block"]).unwrap()
+        };
+        assert_eq!(listed(vec![lock("apt", "delay")]), "");
+        assert_eq!(
+            listed(vec![lock("apt", "block"), lock("dnf", "block")]),
+            "; held by apt (why\u{fffd}), dnf (why\u{fffd})"
+        );
+        assert_eq!(listed(vec![lock("apt", "block"); 8192]).chars().count(), "; held by ".len() + 512);
     }
 }

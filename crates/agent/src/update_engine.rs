@@ -10,12 +10,12 @@ use std::pin::pin;
 use anyhow::{Context as _, Result};
 use futures::future::{FusedFuture as _, FutureExt as _};
 use futures::stream::StreamExt as _;
+use reboot_core::values::printable;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zbus::{Message, Proxy};
 
 use crate::bus::{self, Backoff, Bus};
-use crate::host::printable;
 
 const SERVICE: &str = "com.coreos.update1";
 const PATH: &str = "/com/coreos/update1";
@@ -41,6 +41,16 @@ impl EngineState {
     /// Whether an update is installed and takes effect with the next boot.
     pub fn needs_reboot(&self) -> bool {
         matches!(self, Self::Status { operation: Operation::UpdatedNeedReboot, .. })
+    }
+
+    /// Reads the status, which the signal and the reply carry alike:
+    /// the time of the last check, progress, operation, new version, and its size.
+    ///
+    /// # Errors
+    /// A message of another shape.
+    pub fn read(message: &Message) -> zbus::Result<Self> {
+        let (_, _, operation, new_version, _): (i64, f64, String, String, i64) = message.body().deserialize()?;
+        Ok(Self::Status { operation: operation.as_str().into(), new_version: printable(&new_version) })
     }
 }
 
@@ -173,7 +183,7 @@ impl UpdateEngine {
                 biased;
                 signal = signals.next() => {
                     let signal = signal.context("the connection to the bus is closed")?;
-                    publish(state, decode(&signal).context("reading update_engine's signal")?);
+                    publish(state, EngineState::read(&signal).context("reading update_engine's signal")?);
                     if !answer.is_terminated() {
                         // The answer on its way may be older than the signal.
                         answer.set(self.status(&engine).fuse());
@@ -195,18 +205,11 @@ impl UpdateEngine {
 
     async fn status(&self, engine: &Proxy<'_>) -> Result<EngineState> {
         match self.bus.within(engine.call_method("GetStatus", &())).await {
-            Ok(reply) => decode(&reply).context("reading update_engine's status"),
+            Ok(reply) => EngineState::read(&reply).context("reading update_engine's status"),
             Err(error) if bus::nobody_there(&error) => Ok(EngineState::Absent),
             Err(error) => Err(error).context("asking update_engine for its status"),
         }
     }
-}
-
-/// Reads the status, which the signal and the reply carry alike:
-/// the time of the last check, progress, operation, new version, and its size.
-fn decode(message: &Message) -> Result<EngineState> {
-    let (_, _, operation, new_version, _): (i64, f64, String, String, i64) = message.body().deserialize()?;
-    Ok(EngineState::Status { operation: operation.as_str().into(), new_version: printable(&new_version) })
 }
 
 fn publish(state: &watch::Sender<EngineState>, new: EngineState) {

@@ -17,7 +17,7 @@ use crate::Now;
 use crate::annotations::{self as key, NodePatch};
 use crate::ids::{GrantId, Serial, parse_version};
 use crate::node::NodeView;
-use crate::values::{Field, PROTOCOL, Permission, shorten};
+use crate::values::{Field, PROTOCOL, Permission, printable, shorten};
 
 /// The ConfigMap's name, in the operator's namespace.
 pub const NAME: &str = "reboot-slots";
@@ -119,8 +119,8 @@ impl LedgerState {
 fn slots_in(map: &ConfigMap, version: &Version) -> Result<Vec<Slot>, String> {
     let text = map.data.as_ref().and_then(|data| data.get(DATA_KEY));
     let text = text.ok_or_else(|| format!("ConfigMap {NAME} has no key {DATA_KEY:?}"))?;
-    let document: Document =
-        serde_json::from_str(text).map_err(|error| format!("{} is no ledger: {error}", shorten(text)))?;
+    let document: Document = serde_json::from_str(text)
+        .map_err(|error| format!("{} is no ledger: {}", shorten(text), printable(&error.to_string())))?;
     if document.protocol != PROTOCOL {
         return Err(format!("the ledger is of protocol {}, this controller speaks {PROTOCOL}", document.protocol));
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::annotations as key;
 use crate::ids::BootId;
-use crate::values::{Answer, Field, InProgress, LastReboot, Permission, Waiting, read_json, read_words};
+use crate::values::{Answer, Field, InProgress, LastReboot, Permission, Waiting, printable, read_json, read_words};
 
 /// Who owns `spec.unschedulable`, by the Node's managedFields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,11 @@ impl NodeView {
     /// The agent's answer, when it is of this protocol.
     pub fn compatible_request(&self) -> Option<&crate::values::Request> {
         self.request.get().and_then(Answer::compatible)
+    }
+
+    /// Why the node asks, as `last-reboot` carries it.
+    pub(crate) fn why(&self) -> Option<String> {
+        self.needed.as_deref().map(printable)
     }
 
     /// Whether the cordon on the node was placed by the agent, so that the agent may remove it (S4).
@@ -172,6 +177,26 @@ mod tests {
         check(&["ancient-changes"], None, false);
         check(&[], Some(true), true);
         check(&[], None, false);
+    }
+
+    #[track_caller]
+    fn check_reason(key: &str, value: &str, words: &str) {
+        let node: Node = serde_json::from_value(json!({ "metadata": { "annotations": { key: value } } })).unwrap();
+        let view = NodeView::from(&node);
+        let (malformed, why) = view.malformed().next().unwrap();
+        assert_eq!(malformed, key);
+        assert!(why.contains(words), "{why:?} does not contain {words:?}");
+        assert!(why.len() < 1000 && !why.contains(char::is_control), "{} bytes: {why:?}", why.len());
+    }
+
+    #[test]
+    fn the_reason_why_a_value_is_malformed_is_short_and_printable_whatever_the_value_is() {
+        let phase = |phase: &str| format!(r#"{{"phase":"{phase}"}}"#);
+        check_reason(key::IN_PROGRESS, &phase("driving"), "unknown variant `driving`, expected `draining`");
+        check_reason(key::IN_PROGRESS, &phase("a\\u0007\\u001b[2Jb"), "unknown variant `a\u{fffd}\u{fffd}[2Jb`");
+        check_reason(key::IN_PROGRESS, &phase(&"x".repeat(200_000)), "unknown variant `xxx");
+        check_reason(key::REQUEST, &phase(&"x".repeat(200_000)), "missing field `protocol`");
+        check_reason(key::REBOOT, &"x".repeat(200_000), "is neither a grant id nor `now`");
     }
 
     #[test]

@@ -52,9 +52,21 @@ pub(crate) fn read_json<T: DeserializeOwned>(text: Option<&str>) -> Field<T> {
         None => Field::Absent,
         Some(text) => match serde_json::from_str(text) {
             Ok(value) => Field::Set(value),
-            Err(error) => Field::Malformed(format!("{} is not valid here: {error}", shorten(text))),
+            Err(error) => {
+                Field::Malformed(format!("{} is not valid here: {}", shorten(text), printable(&error.to_string())))
+            }
         },
     }
+}
+
+/// Text of foreign origin in a form that fits an annotation and a log line: without control characters, and bounded
+/// (a refusal in dbus-daemon's words takes some 400 characters).
+///
+/// A value that is copied into another one must be bounded, or else the API server refuses the Node's annotations as too
+/// many, and with them every write that would end the cycle.
+pub fn printable(text: &str) -> String {
+    const LONGEST: usize = 512;
+    text.chars().take(LONGEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A quoted value, cut to a length that fits into a message.

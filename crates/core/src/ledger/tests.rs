@@ -55,6 +55,20 @@ fn with(mut base: Value, more: Value) -> Value {
 }
 
 #[test]
+fn what_is_wrong_with_the_ledger_is_short_and_printable_whatever_stands_there() {
+    let slot =
+        |since: &str| format!(r#"{{"protocol":1,"complete":"","slots":[{{"node":"a","uid":"a","since":"{since}"}}]}}"#);
+    for text in
+        [slot(&format!("2026-01-01T00:00:00Z{}", "x".repeat(200_000))), slot("\\u001b"), "\u{1b}".repeat(200_000)]
+    {
+        let mut map = ConfigMap::default();
+        map.data = Some([(DATA_KEY.to_owned(), text)].into());
+        let LedgerState::Lost(lost) = LedgerState::read(Some(&map)) else { panic!("it is garbled") };
+        assert!(lost.why.len() < 1200 && !lost.why.contains(char::is_control), "{:?}", lost.why);
+    }
+}
+
+#[test]
 fn a_slot_is_freed_by_a_report_a_new_boot_or_a_node_that_is_gone() {
     let report = json!({ key::LAST_REBOOT: format!(
         r#"{{"id":"{BOOT}.7","outcome":"gave-back","reason":"Paused","at":"2026-01-01T00:00:00Z","seconds":1}}"#) });

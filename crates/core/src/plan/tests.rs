@@ -355,6 +355,30 @@ fn the_reason_is_written_once_and_removed_when_it_no_longer_holds() {
 }
 
 #[test]
+fn the_reason_is_short_however_long_the_words_are_that_it_quotes() {
+    let message = |change: fn(&mut NodeView)| {
+        let mut fleet = fleet("1", &[], &["a:needed,later=2026-01-01T13:00:00Z"]);
+        change(&mut fleet.nodes[0]);
+        match fleet.plan().actions.pop() {
+            Some(Action::Explain(_, Some(waiting))) => waiting.message,
+            other => panic!("{other:?} explains nothing"),
+        }
+    };
+    let paused = message(|node| node.paused = Some("\u{1b}".repeat(200_000)));
+    assert!(paused.starts_with("paused (\u{fffd}") && paused.ends_with("); remove reboot-paused to go on"), "{paused}");
+    assert!(paused.chars().count() < 600, "{paused}");
+    let put_off = message(|node| {
+        let long = "x".repeat(200_000);
+        let text = format!(
+            r#"{{"outcome":"gave-back","reason":"RebootRefused","detail":"{long}","at":"2026-01-01T11:00:00Z","seconds":1}}"#
+        );
+        node.last_reboot = crate::values::read_json(Some(&text));
+    });
+    assert!(put_off.starts_with("the latest attempt was given back: logind refused the reboot: xxx"), "{put_off}");
+    assert!(put_off.chars().count() < 700, "{put_off}");
+}
+
+#[test]
 fn a_grant_that_a_person_removed_stays_held_back_whatever_the_node_waits_for_meanwhile() {
     let explained = |text: &str| fleet("1", &[], &[text]).plan().actions.pop();
     let held = "2026-01-01T12:04:00Z";

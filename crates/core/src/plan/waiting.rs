@@ -5,7 +5,7 @@ use crate::Now;
 use crate::annotations as key;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
-use crate::values::{Answer, Field, LastReboot, Outcome, Permission, Request};
+use crate::values::{Answer, Field, LastReboot, Outcome, Permission, Request, printable};
 
 enum Standing<'a> {
     /// Nothing is asked of the node, or it is being taken care of.
@@ -65,7 +65,7 @@ fn standing<'a>(
         return Standing::Quiet;
     }
     if let Some(why) = &node.paused {
-        return Standing::Waits(WaitReason::Paused { why: why.clone() });
+        return Standing::Waits(WaitReason::Paused { why: printable(why) });
     }
     let granted = matches!(node.permission.get(), Some(Permission::Granted(_)));
     if granted || (slot.is_some() && !forced) {
@@ -103,7 +103,7 @@ fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a>
 fn why_put_off(node: &NodeView) -> String {
     match node.last_reboot.get() {
         Some(LastReboot { outcome: Outcome::GaveBack, reason, detail: Some(detail), .. }) => {
-            format!("the latest attempt was given back: {reason}: {detail}")
+            format!("the latest attempt was given back: {reason}: {}", printable(detail))
         }
         Some(LastReboot { outcome: Outcome::GaveBack, reason, .. }) => {
             format!("the latest attempt was given back: {reason}")

@@ -135,7 +135,7 @@ fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
         detail: None,
         at: s.now.wall_seconds(),
         seconds: 0,
-        why: s.node.needed.clone(),
+        why: s.node.why(),
         os_before: request.os_version.clone(),
         os_after: s.host.os_version.clone(),
         same_version: finish::same_version(s, request.os_version.as_deref(), &request.sources),
@@ -248,7 +248,7 @@ pub(super) fn wanted_answer(
     let not_taken = not_taken.and_then(|last| after_last(update_delay(last.same_version)));
     // The request that said so is gone, but it is the same ask that was given back.
     let failed = last.filter(|last| last.outcome == Outcome::GaveBack && last.reason != EndReason::Paused);
-    let failed = failed.filter(|last| before.is_none() && (update_only || last.why == s.node.needed));
+    let failed = failed.filter(|last| before.is_none() && (update_only || last.why == s.node.why()));
     let again = failed.and_then(|last| after_last(attempt_delay(last.reason, 1)));
     Request {
         protocol: PROTOCOL,

@@ -219,7 +219,7 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
         detail: detail.clone(),
         at: s.now.wall_seconds(),
         seconds: s.memory.spent(s.now).as_secs(),
-        why: s.node.needed.clone(),
+        why: s.node.why(),
         os_before: progress.os_version.clone(),
         os_after: None,
         same_version: s.node.last_reboot.get().map_or(0, |last| last.same_version),

@@ -2,6 +2,7 @@
 
 use super::scene::{BOOT, Scene, scene};
 use super::*;
+use crate::values::read_json;
 
 const DRAINING: &str = "asks granted=7 draining=7 cordon=reboot-agent";
 const REBOOTING: &str = "asks granted=7 rebooting=7 cordon=reboot-agent";
@@ -380,4 +381,20 @@ fn a_restarted_agent_resumes_and_never_concludes() {
     check_scene(&scene(&draining("pods=a")).restarted(), "evict a");
     check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted(), "wait");
     check_scene(&scene(&rebooting("fresh pods= preparing=yes")).restarted().after(10), "write");
+}
+
+#[test]
+fn a_cycle_ends_however_long_the_words_are_that_asked_for_it() {
+    let long = "x".repeat(200_000);
+    let cycle = scene(&format!("needed={long} granted=7 draining=7 cordon=reboot-agent fresh pods="));
+    let Action::Write(patch, _) = cycle.then(&format!("needed={long} draining=7 cordon=reboot-agent")).step().action
+    else {
+        panic!("the cycle goes on")
+    };
+    let last = patch.get(key::LAST_REBOOT).flatten().unwrap();
+    assert!(last.len() < 1000, "{} bytes beside an annotation of 200 kB", last.len());
+    // It is the same ask that was given back, although its words were cut.
+    let mut again = scene(&format!("needed={long}"));
+    again.node.last_reboot = read_json(Some(last));
+    check_scene(&again, "write request:person@01T12:01");
 }
