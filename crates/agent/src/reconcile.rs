@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
+use reboot_core::backoff;
 use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step, watches};
@@ -31,9 +32,6 @@ use crate::watched::Watched;
 /// that is cut short as disrupted, without deleting it, until the disruption controller gives it up after 2 minutes
 /// (`DeletionTimeout`); meanwhile its budget refuses other evictions.
 const LAST_EVICTIONS: Duration = Duration::from_secs(5);
-
-/// After a failed call the loop looks again after 0.5 s, doubling to 30 s, or as soon as something changes.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What the loop works with.
 pub struct Reconciler {
@@ -202,7 +200,7 @@ impl Reconciler {
         let decided = self.decide(&node, &host, state, true);
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
-            Action::Wait | Action::Refresh => Done::WaitFor(decided.wake.unwrap_or(RETRY.1)),
+            Action::Wait | Action::Refresh => Done::WaitFor(decided.wake.unwrap_or(backoff::LATE)),
             action => self.act(action, decided.notes, &node, state).await,
         }
     }
@@ -365,8 +363,6 @@ impl State {
     }
 
     fn retry_delay(&self) -> Option<Duration> {
-        let (first, longest) = RETRY;
-        let doubled = first.saturating_mul(1 << self.failures.saturating_sub(1).min(10));
-        (self.failures > 0).then(|| doubled.min(longest))
+        (self.failures > 0).then(|| backoff::after_failures(self.failures))
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::FutureExt as _;
 use reboot_core::Now;
+use reboot_core::backoff;
 use reboot_core::plan::{Action, ClusterView, Memory, plan};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
@@ -20,9 +21,6 @@ use crate::nodes::Nodes;
 
 /// How many reasons are written before the loop looks again whether somebody can be granted.
 const EXPLAIN_AT_ONCE: usize = 10;
-
-/// After a failed call the loop looks again after 0.5 s, doubling to 30 s, or as soon as something changes.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What the loop works with.
 pub struct Reconciler {
@@ -54,11 +52,6 @@ struct State {
 impl State {
     fn now(&self) -> Now {
         Now { mono: self.clock.mono(), wall: self.clock.wall() }
-    }
-
-    fn retry_delay(&self) -> Duration {
-        let (first, longest) = RETRY;
-        first.saturating_mul(1 << self.failures.saturating_sub(1).min(10)).min(longest)
     }
 }
 
@@ -130,10 +123,10 @@ impl Reconciler {
         if let CallError::Conflict(answer) = error {
             // Somebody else got on, such as kubelet with a heartbeat. Deciding again needs no pause, once.
             info!("{answer}: deciding again");
-            return (state.failures > 1).then(|| state.retry_delay());
+            return (state.failures > 1).then(|| backoff::after_failures(state.failures));
         }
         warn!("{error}");
-        Some(state.retry_delay())
+        Some(backoff::after_failures(state.failures))
     }
 
     async fn plan_and_apply(&mut self, state: &mut State) -> Result<(Applied, Option<Duration>), CallError> {
@@ -162,7 +155,7 @@ impl Reconciler {
                 }
                 Ok(Applied::Changed) => applied = Applied::Changed,
                 Ok(Applied::Nothing) => {}
-                Ok(Applied::Overtaken) => wake = Some(wake.map_or(RETRY.0, |wake| wake.min(RETRY.0))),
+                Ok(Applied::Overtaken) => wake = Some(wake.map_or(backoff::SOON, |wake| wake.min(backoff::SOON))),
                 Err(error) if error.is_unknown() => return Err(error),
                 // The API server's own no concerns this action; the others must not starve for it.
                 Err(error) => {

@@ -25,9 +25,9 @@
 
 pub mod annotations;
 pub mod audit;
+pub mod backoff;
 pub mod drain;
 pub mod ids;
-pub mod jitter;
 pub mod lease;
 pub mod ledger;
 pub mod node;

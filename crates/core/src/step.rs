@@ -16,7 +16,6 @@ mod watches;
 
 pub use drain::{Evict, Means};
 pub use evictions::{EvictReply, Under};
-pub(crate) use memory::doubling;
 pub use memory::{CallReply, Memory};
 pub use watches::{Watches, watches};
 

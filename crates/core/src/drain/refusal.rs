@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::step::doubling;
+use crate::backoff::doubling;
 
 /// Why a pod was not evicted.
 ///

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::memory::doubling;
 use super::preflight::{self, Outlook};
 use super::{Action, Engine, Note, Situation, Step, cycle, finish};
 use crate::annotations::{self as key, NodePatch};
+use crate::backoff::doubling;
 use crate::ids::{BootId, GrantId, Serial, parse_version};
 use crate::reason::EndReason;
 use crate::values::{InProgress, LastReboot, Outcome, PROTOCOL, Permission, Phase, Request, Source};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::drain::{Evict, Means};
+use crate::backoff::spread;
 use crate::drain::{BudgetSeen, BudgetView, Budgets, PodView, Refusal};
-use crate::jitter::spread;
 
 /// How an eviction was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::drain::Evict;
 use super::evictions::{EvictReply, Evictions};
 use super::volumes::Claims;
 use crate::Now;
+use crate::backoff::doubling;
 use crate::ids::GrantId;
 use crate::node::NodeView;
 use crate::values::{InProgress, Permission, Phase};
@@ -218,10 +219,4 @@ fn call_delay(reply: &CallReply, tries: u32) -> Duration {
             doubling(Duration::from_secs(30), tries, Duration::from_mins(5))
         }
     }
-}
-
-/// `first`, doubled with every try after the first, up to `longest`.
-pub(crate) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(longest)
 }

@@ -1,8 +1,24 @@
-//! Chance for decisions that have none of their own: the same seed and words give the same spread.
+//! How long to wait before the next try: doubling, and spread so that not all come at once.
 
 use std::time::Duration;
 
-/// Lengthens a pause by up to a quarter, so that many who were refused at the same moment do not return at the same
+/// After a failed call of a loop: how long until it looks again, whatever else it waits for. 0.5 s, doubling to 30 s.
+pub fn after_failures(failures: u32) -> Duration {
+    doubling(SOON, failures, LATE)
+}
+
+/// The shortest pause of a loop before it looks again at what it cannot watch.
+pub const SOON: Duration = Duration::from_millis(500);
+/// The longest one.
+pub const LATE: Duration = Duration::from_secs(30);
+
+/// `first`, doubled with every try after the first, up to `longest`.
+pub(crate) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(longest)
+}
+
+/// Lengthens a pause by up to a quarter, the same for the same seed, words and tries, so that many who were refused at the same moment do not return at the same
 /// moment. Never shortens it: a server may have asked for it.
 pub fn spread(pause: Duration, seed: u64, words: &str, tries: u32) -> Duration {
     // FNV-1a over the words, then the finaliser of SplitMix64, as far as the upper bits go.
@@ -18,6 +34,12 @@ pub fn spread(pause: Duration, seed: u64, words: &str, tries: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loop_waits_half_a_second_after_the_first_failure_and_half_a_minute_at_most() {
+        let pauses = [0, 1, 2, 3, 6, 7, u32::MAX].map(|failures| after_failures(failures).as_millis());
+        assert_eq!(pauses, [500, 500, 1000, 2000, 16_000, 30_000, 30_000]);
+    }
 
     #[test]
     fn a_pause_grows_by_less_than_a_quarter_and_differs_by_seed_words_and_tries() {
