@@ -23,7 +23,7 @@ use serde_json::json;
 pub const BOOTS: [&str; 2] = ["0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90", "1a2b3c4d-1c3a-4a52-9d3b-2f6a3c5e7b91"];
 
 /// What a `~` stands for: long enough that copying it once too often shows.
-const LONG: usize = 6000;
+const LONG: usize = 20_000;
 
 /// A situation; at least one Node, at most three.
 #[derive(Clone, Debug)]

@@ -61,8 +61,8 @@ fn what_is_wrong_with_the_ledger_is_short_and_printable_whatever_stands_there() 
     for text in
         [slot(&format!("2026-01-01T00:00:00Z{}", "x".repeat(200_000))), slot("\\u001b"), "\u{1b}".repeat(200_000)]
     {
-        let mut map = ConfigMap::default();
-        map.data = Some([(DATA_KEY.to_owned(), text)].into());
+        let data = Some([(DATA_KEY.to_owned(), text)].into());
+        let map = ConfigMap { data, ..ConfigMap::default() };
         let LedgerState::Lost(lost) = LedgerState::read(Some(&map)) else { panic!("it is garbled") };
         assert!(lost.why.len() < 1200 && !lost.why.contains(char::is_control), "{:?}", lost.why);
     }
