@@ -58,7 +58,7 @@ mod tests {
     fn the_mixing_is_that_of_fnv_1a_and_splitmix64() {
         // A pause in which a nanosecond is one of the 65,536 parts of its quarter.
         let pause = Duration::from_nanos(4 * 0x1_0000);
-        let parts = |seed, words, tries| (spread(pause, seed, words, tries) - pause).as_nanos();
+        let parts = |seed, words, tries| spread(pause, seed, words, tries).as_nanos() - pause.as_nanos();
         assert_eq!(parts(0, "", 0), 44_198);
         assert_eq!(parts(7, "default/web-0", 1), 49_420);
         assert_eq!(parts(u64::MAX, "default/web-1", 2), 13_182);

@@ -26,6 +26,21 @@ fn request(since_minute: u32, not_before: Option<&str>, protocol: u32) -> String
     )
 }
 
+/// `how`: the detail of a cycle that was given back, or after how many reboots in a row the version was the same.
+fn last_reboot(how: &str) -> String {
+    let mut last =
+        json!({ "outcome": "gave-back", "reason": "DrainTimedOut", "at": "2026-01-01T11:00:00Z", "seconds": 1 });
+    match how.strip_prefix("same:") {
+        Some(times) => {
+            (last["outcome"], last["reason"]) = (json!("rebooted"), json!("Rebooted"));
+            last["sameVersion"] = json!(times.parse::<u32>().unwrap());
+        }
+        None if how == "0" => {}
+        None => last["detail"] = json!(how),
+    }
+    last.to_string()
+}
+
 fn node(text: &str) -> NodeView {
     let (name, words) = text.split_once(':').unwrap();
     let (mut annotations, mut labels) = (json!({}), json!({}));
@@ -45,12 +60,10 @@ fn node(text: &str) -> NodeView {
             ("now", _) => set(key::REBOOT, "now".into()),
             ("True", _) => set(key::REBOOT, "True".into()),
             ("granted", number) => set(key::REBOOT, format!("{BOOT}.{number}")),
-            ("draining", number) => set(
-                key::IN_PROGRESS,
-                format!(
-                    r#"{{"phase":"draining","id":"{BOOT}.{number}","since":"2026-01-01T11:00:00Z","cordoned":true}}"#
-                ),
-            ),
+            (phase @ ("draining" | "rebooting"), number) => {
+                let times = r#""since":"2026-01-01T11:00:00Z","cordoned":true"#;
+                set(key::IN_PROGRESS, format!(r#"{{"phase":"{phase}","id":"{BOOT}.{number}",{times}}}"#));
+            }
             // `at`: until when it is held, and `/otherboot` where the grant was for another boot.
             ("removed", at) => {
                 let (at, held) = at.split_once('/').map_or((at, BOOT), |(at, _)| (at, OTHER_BOOT));
@@ -61,29 +74,7 @@ fn node(text: &str) -> NodeView {
             ("waits", reason) => {
                 set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
             }
-            // How the latest cycle ended: `detail` of one that was given back, or `+1` where the version stayed.
-            ("ended", how) => {
-                let (outcome, reason) =
-                    if how == "+1" { ("rebooted", "Rebooted") } else { ("gave-back", "DrainTimedOut") };
-                let mut last =
-                    json!({ "outcome": outcome, "reason": reason, "at": "2026-01-01T11:00:00Z", "seconds": 1 });
-                match how {
-                    "0" => {}
-                    "+1" => last["sameVersion"] = json!(1),
-                    detail => last["detail"] = json!(detail),
-                }
-                set(key::LAST_REBOOT, last.to_string());
-            }
-            ("rebooted", _) => set(
-                key::LAST_REBOOT,
-                r#"{"outcome":"rebooted","reason":"Rebooted","at":"2026-01-01T11:00:00Z","seconds":1}"#.into(),
-            ),
-            ("rebooting", number) => set(
-                key::IN_PROGRESS,
-                format!(
-                    r#"{{"phase":"rebooting","id":"{BOOT}.{number}","since":"2026-01-01T11:00:00Z","cordoned":true}}"#
-                ),
-            ),
+            ("ended", how) => set(key::LAST_REBOOT, last_reboot(how)),
             ("down", _) => ready = "Unknown",
             ("cordoned", _) => cordoned = true,
             ("otherboot", _) => boot = OTHER_BOOT,
@@ -282,8 +273,8 @@ fn a_node_that_is_put_off_is_told_how_its_latest_cycle_ended() {
     let given_back = "the latest attempt was given back: the drain did not end in time";
     check_words(&put_off("ended"), &format!("{given_back}{until}"));
     check_words(&put_off("ended=why"), &format!("{given_back}: why{until}"));
-    check_words(&put_off("ended=+1"), &format!("the latest reboot left the version as it was{until}"));
-    check_words(&put_off("rebooted"), &format!("the agent asks for a pause{until}"));
+    check_words(&put_off("ended=same:1"), &format!("the latest reboot left the version as it was{until}"));
+    check_words(&put_off("ended=same:0"), &format!("the agent asks for a pause{until}"));
     check_words(&put_off(""), &format!("the agent asks for a pause{until}"));
 }
 
@@ -464,5 +455,5 @@ fn the_plan_says_when_time_alone_changes_it() {
     let waiting = fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:asks"]).plan();
     assert_eq!(waiting.wake, Some(Duration::from_secs(100)));
     let draining = fleet("1", &[("a", 7)], &["a:asks,granted=7,draining=7", "b:asks"]).plan();
-    assert_eq!(draining.wake, Some(Duration::from_secs(300)), "then the slot has been held for long");
+    assert_eq!(draining.wake, Some(Duration::from_mins(5)), "then the slot has been held for long");
 }
