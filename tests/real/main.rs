@@ -72,7 +72,8 @@ fn scenarios() -> Vec<Scenario> {
         whole people::rebooted_by_hand() as "machines_rebooted_by_hand_are_not_rebooted_again",
         usual people::interventions() as "people_may_pause_force_cordon_and_delete_at_the_worst_moments",
         whole people::ledger_lost() as "a_ledger_deleted_or_garbled_in_a_cycle_is_made_whole",
-        usual outages::killed() as "the_api_server_may_die_in_any_phase",
+        usual outages::killed(outages::Part::ApiServer) as "the_api_server_may_die_in_any_phase",
+        whole outages::killed(outages::Part::Etcd) as "etcd_may_die_in_any_phase",
         whole outages::stopped_for_a_minute() as "the_api_server_may_stop_answering_for_a_minute_in_any_phase",
     ]
 }
