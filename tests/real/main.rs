@@ -14,7 +14,9 @@
 
 mod crashes;
 mod drains;
+mod faults;
 mod fleet;
+mod health;
 mod host;
 mod outages;
 mod people;
@@ -75,6 +77,10 @@ fn scenarios() -> Vec<Scenario> {
         usual outages::killed(outages::Part::ApiServer) as "the_api_server_may_die_in_any_phase",
         whole outages::killed(outages::Part::Etcd) as "etcd_may_die_in_any_phase",
         whole outages::stopped_for_a_minute() as "the_api_server_may_stop_answering_for_a_minute_in_any_phase",
+        whole faults::leader_killed() as "the_leader_may_be_killed_in_any_phase",
+        whole faults::leader_cut_off() as "a_leader_that_is_cut_off_is_succeeded_and_stands_by",
+        whole faults::nodes_cut_off() as "nodes_that_are_cut_off_use_up_the_quota_and_go_on_when_they_are_back",
+        whole faults::refused_for_half_a_minute() as "half_a_minute_of_429_or_500_delays_a_cycle_and_no_more",
     ]
 }
 
