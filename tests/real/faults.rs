@@ -1,4 +1,5 @@
-//! The leader killed or cut off, nodes cut off, and requests refused for half a minute.
+//! The leader killed or cut off, nodes cut off, requests refused for half a minute, and an API server that stands still
+//! for ten.
 
 use std::time::{Duration, Instant};
 
@@ -131,6 +132,29 @@ pub(crate) async fn refused_for_half_a_minute() {
         stage.until_rebooted(&nodes[1]).await;
     }
     stage.ends(&Expect::rebooted_once(&nodes[..4])).await;
+}
+
+/// In a drain, while another node waits: the processes stay what they were, in memory too, say little, and go on.
+pub(crate) async fn still_for_ten_minutes() {
+    // As long as the drain itself may take, unless more is allowed.
+    let install = Install { agent: vec!["--drain-timeout=1h".to_owned()], ..Install::with_quota(1) };
+    let stage = Stage::installed(&patient(), 1, &install, &Workload::new("web", 6)).await;
+    let before = stage.boot_id("node-1").await;
+    stage.reach(Phase::Draining, "node-1").await;
+    stage.node("node-2").announce_update(UPDATE).await.unwrap();
+    stage.until_waiting("node-2", "QuotaUsed").await;
+    let health = stage.health();
+    stage.cluster.control_plane().pause_apiserver().unwrap();
+    // The length of the outage.
+    sleep(Duration::from_mins(10)).await;
+    let after = stage.health();
+    stage.cluster.control_plane().resume_apiserver().unwrap();
+    after.as_good_as(&health);
+    stage.go_on(Phase::Draining, "node-1").await;
+    let back = stage.until_back("node-1", &before).await;
+    assert_eq!(last_reboot(&back)["outcome"], "rebooted", "{}", last_reboot(&back));
+    stage.until_rebooted("node-2").await;
+    stage.ends(&Expect::rebooted_once(["node-1", "node-2"])).await;
 }
 
 fn two_controllers(quota: usize) -> Install {
