@@ -1,10 +1,7 @@
 //! Power failures, agents that are killed or replaced, and the controller's own node: in every phase of the cycle.
 
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, ResourceExt, api::DeleteParams};
 use reboot_tests::{
     call::until,
     real::{Install, RealOptions},
@@ -100,10 +97,7 @@ pub(crate) async fn roll_out() {
 /// The leader is drained like any other pod; its successor sees the cycle through.
 pub(crate) async fn leaders_node() {
     let stage = Stage::set(1).await;
-    let pods: Api<Pod> = Api::namespaced(stage.client(), NAMESPACE);
-    let parameters = ListParams::default().labels("app.kubernetes.io/name=reboot-controller");
-    let controller = pods.list(&parameters).await.unwrap().items.remove(0);
-    let node = controller.spec.unwrap().node_name.unwrap();
+    let node = stage.leader().await.node;
     stage.node(&node).announce_update(UPDATE).await.unwrap();
     stage.until_rebooted(&node).await;
     stage.ends(&Expect::rebooted_once([node])).await;

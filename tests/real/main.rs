@@ -2,9 +2,10 @@
 //! and kubelet, judged by the referee.
 //!
 //! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
-//! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all, and a name on
-//! the command line chooses among those. `JOBS` run at a time, by default as many as there are cores. Where nodes cannot
-//! be had it says why and fails; `SKIP_REAL_NODES=1` leaves all of them out.
+//! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all but for the long
+//! ones, `SCENARIOS=long` those as well, and a name on the command line chooses among all. `JOBS` run at a time, by
+//! default as many as there are cores, and beside them the long ones, which are first and mostly wait. Where nodes
+//! cannot be had it says why and fails; `SKIP_REAL_NODES=1` leaves all of them out.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
 #![allow(
@@ -14,15 +15,22 @@
 
 mod crashes;
 mod drains;
+mod faults;
 mod fleet;
+mod health;
 mod host;
 mod outages;
 mod people;
 mod phases;
 mod stage;
+mod tokens;
 mod whole;
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Instant,
+};
 
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -31,17 +39,39 @@ use reboot_tests::real::namespaces;
 /// A scenario and what it is called.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// Whether it is one of `make test`; all are of `make test-all`.
-    pub(crate) usual: bool,
+    pub(crate) kind: Kind,
     pub(crate) play: fn() -> LocalBoxFuture<'static, ()>,
 }
 
-/// Scenarios by their names: `usual` are part of `make test`.
+/// When a scenario is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// By `make test`.
+    Usual,
+    /// By `make test-all`.
+    Whole,
+    /// By `make test-all`, in its first round: it takes many minutes, in which next to nothing is done.
+    Long,
+}
+
+macro_rules! kind {
+    (usual) => {
+        $crate::Kind::Usual
+    };
+    (whole) => {
+        $crate::Kind::Whole
+    };
+    (long) => {
+        $crate::Kind::Long
+    };
+}
+
+/// Scenarios by their kinds and names.
 macro_rules! scenarios {
-    ($($usual:ident $($module:ident)::+ ($($argument:expr)?) as $name:literal),+ $(,)?) => {
+    ($($kind:ident $($module:ident)::+ ($($argument:expr)?) as $name:literal),+ $(,)?) => {
         vec![$($crate::Scenario {
             name: $name,
-            usual: stringify!($usual) == "usual",
+            kind: kind!($kind),
             play: || Box::pin($($module)::+($($argument)?)),
         }),+]
     };
@@ -49,6 +79,8 @@ macro_rules! scenarios {
 
 fn scenarios() -> Vec<Scenario> {
     scenarios![
+        long faults::still_for_ten_minutes() as "an_api_server_that_stands_still_for_ten_minutes_in_a_drain_is_waited_for",
+        long tokens::expired() as "tokens_that_expire_in_a_drain_are_replaced",
         usual whole::update(1) as "an_update_reboots_every_node_once_one_at_a_time",
         usual whole::update(2) as "a_quota_of_two_is_used_and_kept",
         whole whole::slow_machine() as "a_reboot_that_takes_a_minute_holds_up_the_next_and_nothing_more",
@@ -72,8 +104,14 @@ fn scenarios() -> Vec<Scenario> {
         whole people::rebooted_by_hand() as "machines_rebooted_by_hand_are_not_rebooted_again",
         usual people::interventions() as "people_may_pause_force_cordon_and_delete_at_the_worst_moments",
         whole people::ledger_lost() as "a_ledger_deleted_or_garbled_in_a_cycle_is_made_whole",
-        usual outages::killed() as "the_api_server_may_die_in_any_phase",
+        usual outages::killed(outages::Part::ApiServer) as "the_api_server_may_die_in_any_phase",
+        whole outages::killed(outages::Part::Etcd) as "etcd_may_die_in_any_phase",
         whole outages::stopped_for_a_minute() as "the_api_server_may_stop_answering_for_a_minute_in_any_phase",
+        whole faults::leader_killed() as "the_leader_may_be_killed_in_any_phase",
+        whole faults::leader_cut_off() as "a_leader_that_is_cut_off_is_succeeded_and_stands_by",
+        whole faults::nodes_cut_off() as "nodes_that_are_cut_off_use_up_the_quota_and_go_on_when_they_are_back",
+        whole faults::refused_for_half_a_minute() as "half_a_minute_of_429_or_500_delays_a_cycle_and_no_more",
+        whole tokens::invalidated() as "tokens_that_are_worth_nothing_any_more_are_replaced_without_a_restart",
     ]
 }
 
@@ -85,19 +123,48 @@ fn main() -> ExitCode {
     let jobs = std::env::var("JOBS").ok().and_then(|jobs| jobs.parse().ok());
     // Half of a scenario is waiting, and the other half keeps two cores busy.
     let cores = || std::thread::available_parallelism().ok().map(usize::from);
-    arguments.test_threads = arguments.test_threads.or(jobs).or_else(cores);
+    let jobs = arguments.test_threads.or(jobs).or_else(cores).unwrap_or(1);
     let skipped = std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
     let missing = if arguments.list || skipped { Vec::new() } else { namespaces::missing() };
     for what in &missing {
         eprintln!("real nodes are not to be had here: {what}");
     }
-    let all = std::env::var("SCENARIOS").is_ok_and(|which| which == "all") || arguments.filter.is_some();
-    let chosen = scenarios().into_iter().filter(|scenario| all || scenario.usual);
-    let trials = chosen.map(|scenario| {
-        let missing = missing.clone();
-        Trial::test(scenario.name, move || run(scenario.name, &missing)).with_ignored_flag(skipped)
+    let chosen = match std::env::var("SCENARIOS").unwrap_or_default().as_str() {
+        _ if arguments.filter.is_some() => Kind::Long,
+        "long" => Kind::Long,
+        "all" => Kind::Whole,
+        _ => Kind::Usual,
+    };
+    let chosen: Vec<_> = scenarios().into_iter().filter(|scenario| scenario.kind <= chosen).collect();
+    arguments.test_threads = Some(jobs + chosen.iter().filter(|scenario| scenario.kind == Kind::Long).count());
+    let seats = Arc::new(Seats { free: Mutex::new(jobs), risen: Condvar::new() });
+    let trials = chosen.into_iter().map(|Scenario { name, kind, .. }| {
+        let (missing, seats) = (missing.clone(), seats.clone());
+        let run = move || match kind {
+            Kind::Long => run(name, &missing),
+            Kind::Usual | Kind::Whole => seats.with(|| run(name, &missing)),
+        };
+        Trial::test(name, run).with_ignored_flag(skipped)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// For as many scenarios as may run at a time; the long ones stand.
+struct Seats {
+    free: Mutex<usize>,
+    risen: Condvar,
+}
+
+impl Seats {
+    /// Waits for a seat and does this in it.
+    fn with<T>(&self, act: impl FnOnce() -> T) -> T {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.risen.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
+        let done = act();
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.risen.notify_one();
+        done
+    }
 }
 
 /// Runs a scenario in a process of its own; what it printed is told when it fails.

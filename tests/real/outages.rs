@@ -1,4 +1,4 @@
-//! The API server away, in every phase of the cycle.
+//! The API server or its store away, in every phase of the cycle.
 
 use std::time::Duration;
 
@@ -15,21 +15,41 @@ use crate::{
 };
 
 /// No kubelet is missed for an outage of the API server: what follows from that is not the subject here.
-fn patient() -> RealOptions {
+pub(crate) fn patient() -> RealOptions {
     RealOptions { grace: Duration::from_hours(1), ..RealOptions::default() }
 }
 
-/// It is killed, and comes back after some seconds.
-pub(crate) async fn killed() {
+/// What is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    ApiServer,
+    Etcd,
+}
+
+/// It is killed, and comes back after some seconds with the data that it had.
+pub(crate) async fn killed(part: Part) {
     let stage = Stage::with(&patient(), 1).await;
     let nodes = stage.cluster.names();
     for (phase, node) in PHASES.into_iter().zip(&nodes) {
         let before = stage.boot_id(node).await;
         stage.reach(phase, node).await;
-        stage.cluster.control_plane().kill_apiserver().unwrap();
+        let control_plane = stage.cluster.control_plane();
+        match part {
+            Part::ApiServer => control_plane.kill_apiserver().unwrap(),
+            Part::Etcd => control_plane.kill_etcd().unwrap(),
+        }
         // The length of the outage: the machine may go down and come back in it.
         sleep(Duration::from_secs(3)).await;
-        stage.cluster.control_plane().restart_apiserver().await.unwrap();
+        match part {
+            Part::ApiServer => control_plane.restart_apiserver().await.unwrap(),
+            Part::Etcd => {
+                if phase == Phase::Committed {
+                    // Down, and up again, without it.
+                    stage.node(node).until_boots(2).await.unwrap();
+                }
+                control_plane.restart_etcd().await.unwrap();
+            }
+        }
         stage.go_on(phase, node).await;
         let back = stage.until_back(node, &before).await;
         assert_eq!(last_reboot(&back)["outcome"], "rebooted", "{phase:?}: {}", last_reboot(&back));

@@ -2,10 +2,13 @@
 
 use std::ops::Deref;
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use reboot_tests::{
+    proxy::Proxy,
     real::{Install, RealCluster, RealNode, RealOptions},
     referee::{Expect, Referee, Verdict},
-    scene::Scene,
+    scene::{NAMESPACE, Scene},
     scratch::Scratch,
     workload::Workload,
 };
@@ -33,9 +36,19 @@ impl Stage {
 
     /// The operator is installed like this, while the referee judges by this quota.
     pub(crate) async fn installed(options: &RealOptions, quota: usize, install: &Install, pods: &Workload) -> Self {
-        let dir = Scratch::new("real").unwrap();
-        let cluster = RealCluster::start(dir.path(), options).await.unwrap();
-        pods.deploy(&cluster.client()).await.unwrap();
+        let (dir, cluster) = prepared(options, pods).await;
+        Self::opened(dir, cluster, quota, install).await
+    }
+
+    /// All of the operator reaches the API server through a proxy.
+    pub(crate) async fn behind_proxy(options: &RealOptions, quota: usize) -> (Self, Proxy) {
+        let (dir, cluster) = prepared(options, &Workload::new("web", 6)).await;
+        let proxy = cluster.start_proxy().await.unwrap();
+        let install = Install { server: Some(proxy.url()), ..Install::with_quota(quota) };
+        (Self::opened(dir, cluster, quota, &install).await, proxy)
+    }
+
+    async fn opened(dir: Scratch, cluster: RealCluster, quota: usize, install: &Install) -> Self {
         cluster.install(install).await.unwrap();
         let referee = Referee::start(cluster.control_plane(), quota).await.unwrap();
         let scene = Scene::new(cluster.client(), referee);
@@ -44,6 +57,16 @@ impl Stage {
 
     pub(crate) fn node(&self, name: &str) -> &RealNode {
         self.cluster.node(name).unwrap()
+    }
+
+    /// The process that leads, and where it is.
+    pub(crate) async fn leader(&self) -> Leader {
+        let identity = self.until_led(None).await;
+        // The name of its pod, and something random.
+        let (pod, _) = identity.rsplit_once('_').unwrap();
+        let pods: Api<Pod> = Api::namespaced(self.client(), NAMESPACE);
+        let node = pods.get(pod).await.unwrap().spec.unwrap().node_name.unwrap();
+        Leader { identity, node }
     }
 
     /// The end of a sound scenario: the expected state is reached, no slot is left, and no rule was broken.
@@ -58,6 +81,21 @@ impl Stage {
         self.scene.caught(expect, words).await;
         assert_eq!(self.cluster.failures(), [""; 0]);
     }
+}
+
+/// A controller that holds the Lease.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pub(crate) identity: String,
+    pub(crate) node: String,
+}
+
+/// A cluster with these pods, without the operator.
+async fn prepared(options: &RealOptions, pods: &Workload) -> (Scratch, RealCluster) {
+    let dir = Scratch::new("real").unwrap();
+    let cluster = RealCluster::start(dir.path(), options).await.unwrap();
+    pods.deploy(&cluster.client()).await.unwrap();
+    (dir, cluster)
 }
 
 impl Deref for Stage {

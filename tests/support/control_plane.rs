@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -33,11 +33,13 @@ pub mod audit;
 mod binaries;
 mod credentials;
 mod flags;
+mod outages;
 
 pub use binaries::binary;
 use credentials::Credentials;
 pub use credentials::client_from;
 use flags::{apiserver_args, controller_manager_args, etcd_args, etcd_url, flag};
+use outages::lock;
 
 /// What a control plane is started with.
 #[derive(Clone, Debug)]
@@ -84,8 +86,9 @@ pub struct ControlPlane {
     etcd_port: u16,
     credentials: Credentials,
     client: Client,
+    etcd: Mutex<Process>,
     apiserver: Mutex<Process>,
-    apiserver_args: Vec<String>,
+    apiserver_args: Mutex<Vec<String>>,
     rest: Vec<Process>,
 }
 
@@ -200,38 +203,20 @@ impl ControlPlane {
         Ok(answer.status.context("the token request has no status")?.token)
     }
 
+    /// The addresses from which requests came that were answered 401, one for each request.
+    pub fn unauthenticated(&self) -> Result<Vec<String>> {
+        audit::unauthenticated(&self.dir.join("log/audit.log"))
+    }
+
     /// Every request so far, as the API server logged it.
     pub fn audit(&self) -> Result<Vec<audit::Request>> {
         audit::read(&self.dir.join("log/audit.log"))
     }
 
-    /// Kills the API server (SIGKILL): connections break, nothing listens.
-    pub fn kill_apiserver(&self) -> Result<()> {
-        self.lock().kill().map(drop)
-    }
-
-    /// Starts the API server again on the same port, with the same data, and waits until it is ready.
-    pub async fn restart_apiserver(&self) -> Result<()> {
-        self.kill_apiserver()?;
-        let process = spawn(&self.dir, "kube-apiserver", &self.apiserver_args)?;
-        *self.lock() = process;
-        within(START_LIMIT, "waiting for the API server", self.ready()).await
-    }
-
-    /// Stops the API server in its tracks (SIGSTOP): connections stay, nothing answers.
-    pub fn pause_apiserver(&self) -> Result<()> {
-        self.lock().pause()
-    }
-
-    /// Lets the API server go on after [`ControlPlane::pause_apiserver`].
-    pub fn resume_apiserver(&self) -> Result<()> {
-        self.lock().resume()
-    }
-
     /// Resident memory of each process, in bytes.
     pub fn memory(&self) -> Vec<(String, u64)> {
-        let apiserver = self.lock();
-        let all = std::iter::once(&*apiserver).chain(&self.rest);
+        let (apiserver, etcd) = (lock(&self.apiserver), lock(&self.etcd));
+        let all = [&*apiserver, &*etcd].into_iter().chain(&self.rest);
         all.map(|process| (process.name().to_owned(), process.rss().unwrap_or_default())).collect()
     }
 
@@ -250,9 +235,9 @@ impl ControlPlane {
             return Ok(None);
         }
         let client = client_from(&credentials.kubeconfig_path("admin")).await?;
-        let apiserver = Mutex::new(apiserver);
-        let mut this =
-            Self { dir: dir.to_owned(), etcd_port, credentials, client, apiserver, apiserver_args, rest: vec![etcd] };
+        let (etcd, apiserver) = (Mutex::new(etcd), Mutex::new(apiserver));
+        let (dir, apiserver_args) = (dir.to_owned(), Mutex::new(apiserver_args));
+        let mut this = Self { dir, etcd_port, credentials, client, etcd, apiserver, apiserver_args, rest: Vec::new() };
         match within(START_LIMIT, "waiting for the API server", this.ready()).await {
             Err(_) if this.port_taken() => return Ok(None),
             other => other?,
@@ -292,8 +277,11 @@ impl ControlPlane {
     /// Returns once `/readyz` says yes. Polled: there is nothing to watch yet.
     async fn ready(&self) -> Result<()> {
         loop {
-            if let Some(status) = self.lock().ended()? {
-                bail!("kube-apiserver ended ({status}):\n{}", self.lock().log_tail(5));
+            for process in [&self.etcd, &self.apiserver] {
+                let mut process = lock(process);
+                if let Some(status) = process.ended()? {
+                    bail!("{} ended ({status}):\n{}", process.name(), process.log_tail(5));
+                }
             }
             let request = kube::core::Request::new("").get("readyz", &GetParams::default())?;
             let call = self.client.request_text(request);
@@ -305,11 +293,7 @@ impl ControlPlane {
     }
 
     fn port_taken(&self) -> bool {
-        lost_its_port(&self.lock()) || self.rest.iter().any(lost_its_port)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Process> {
-        self.apiserver.lock().unwrap_or_else(PoisonError::into_inner)
+        [&self.etcd, &self.apiserver].into_iter().any(|process| lost_its_port(&lock(process)))
     }
 }
 

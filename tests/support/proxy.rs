@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -81,7 +82,7 @@ struct Met {
 /// The running proxy. Dropping it closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -103,8 +104,13 @@ const FORWARD: Duration = Duration::from_mins(1);
 const LIMIT: Duration = Duration::from_mins(2);
 
 impl Proxy {
-    /// Starts one before the API server that this kubeconfig names.
+    /// Starts one before the API server that this kubeconfig names, on loopback.
     pub async fn start(kubeconfig: &Path) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, kubeconfig).await
+    }
+
+    /// Starts one at this address of the machine.
+    pub async fn start_at(address: Ipv4Addr, kubeconfig: &Path) -> Result<Self> {
         let mut file =
             Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
         // Whoever asks says who that is.
@@ -112,8 +118,8 @@ impl Proxy {
         let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         config.default_retry = false;
         let client = Client::try_from(config).context("building the client of the proxy")?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listening for the proxy")?;
-        let port = listener.local_addr()?.port();
+        let listener = TcpListener::bind((address, 0)).await.context("listening for the proxy")?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             rule: watch::Sender::new(Rule { end: "", fault: Fault::None }),
             met: watch::Sender::default(),
@@ -121,14 +127,19 @@ impl Proxy {
             requests: Mutex::default(),
         });
         let task = tokio::spawn(listen(listener, client, shared.clone()));
-        Ok(Self { port, shared, task })
+        Ok(Self { address, shared, task })
+    }
+
+    /// What it is to clients.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Writes a kubeconfig beside this one for the same user through the proxy.
     pub fn kubeconfig(&self, of: &Path) -> Result<PathBuf> {
         let text = std::fs::read_to_string(of).with_context(|| format!("reading {}", of.display()))?;
         let mut file: Value = serde_json::from_str(&text).context("the testbed writes kubeconfig files as JSON")?;
-        file["clusters"][0]["cluster"] = json!({"server": format!("http://127.0.0.1:{}", self.port)});
+        file["clusters"][0]["cluster"] = json!({"server": self.url()});
         let path = of.with_extension("proxy");
         std::fs::write(&path, file.to_string()).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)

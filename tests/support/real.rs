@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::{
     call::until,
     control_plane::{ControlPlane, Kubelets, Options, binary},
+    proxy::Proxy,
     referee::history::NodeSeen,
 };
 
@@ -112,6 +113,12 @@ impl RealCluster {
     /// Waits until all of the operator runs.
     pub async fn until_installed(&self) -> Result<()> {
         install::until_installed(&self.client(), self.nodes.len()).await
+    }
+
+    /// Starts a proxy before the API server that nodes and pods can reach.
+    pub async fn start_proxy(&self) -> Result<Proxy> {
+        let address = namespaces::BRIDGE.parse().context("the bridge's address")?;
+        Proxy::start_at(address, &self.control_plane.kubeconfig()).await
     }
 
     /// The control plane.

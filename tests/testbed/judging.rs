@@ -106,7 +106,7 @@ async fn the_referee_catches_what_a_careless_operator_does() {
 }
 
 #[tokio::test]
-async fn the_referee_goes_on_after_the_api_server_was_killed() {
+async fn the_referee_goes_on_after_the_api_server_and_etcd_were_killed() {
     let dir = Scratch::new("judge").unwrap();
     let cluster = SimCluster::start(dir.path(), SimOptions { nodes: 1, ..SimOptions::default() }).await.unwrap();
     let client = cluster.client();
@@ -115,6 +115,8 @@ async fn the_referee_goes_on_after_the_api_server_was_killed() {
     cluster.control_plane().kill_apiserver().unwrap();
     cluster.control_plane().restart_apiserver().await.unwrap();
     cluster.machines()[0].power_cycle().await.unwrap();
+    cluster.control_plane().kill_etcd().unwrap();
+    cluster.control_plane().restart_etcd().await.unwrap();
     cordon(&client, "node-1", false).await;
     let expect = Expect::rebooted_once(["node-1"]);
     referee.settled(&expect, LIMIT).await.unwrap();

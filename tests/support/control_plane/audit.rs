@@ -43,16 +43,26 @@ pub fn tally<'a>(requests: impl IntoIterator<Item = &'a Request>) -> BTreeMap<St
 /// # Errors
 /// When the file cannot be read or a full line is not an audit event.
 pub fn read(path: &Path) -> Result<Vec<Request>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let full = text.rfind('\n').map_or("", |end| &text[..end]);
-    let mut by_id = BTreeMap::new();
-    for line in full.lines() {
-        let event: Event = serde_json::from_str(line).with_context(|| format!("an audit event: {line}"))?;
-        by_id.insert(event.audit_id.clone(), Request::from(event));
-    }
-    let mut requests: Vec<_> = by_id.into_values().collect();
+    let mut requests: Vec<_> = events(path)?.into_values().map(Request::from).collect();
     requests.sort_by_key(|request| request.at);
     Ok(requests)
+}
+
+/// The addresses from which requests came whose user could not be authenticated.
+pub(super) fn unauthenticated(path: &Path) -> Result<Vec<String>> {
+    let refused = events(path)?.into_values().filter(|event| event.response_status.code == 401);
+    Ok(refused.filter_map(|event| event.source_ips.into_iter().next()).collect())
+}
+
+/// The last word on each request, by its ID.
+fn events(path: &Path) -> Result<BTreeMap<String, Event>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let full = text.rfind('\n').map_or("", |end| &text[..end]);
+    let event = |line: &str| {
+        let event: Event = serde_json::from_str(line).with_context(|| format!("an audit event: {line}"))?;
+        Ok((event.audit_id.clone(), event))
+    };
+    full.lines().map(event).collect()
 }
 
 #[derive(Deserialize)]
@@ -66,6 +76,8 @@ struct Event {
     object_ref: ObjectRef,
     #[serde(default)]
     response_status: ResponseStatus,
+    #[serde(default, rename = "sourceIPs")]
+    source_ips: Vec<String>,
     request_received_timestamp: Timestamp,
 }
 

@@ -29,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub struct RealNode {
     name: String,
+    /// Its place on the bridge.
+    index: usize,
     dir: PathBuf,
     cgroup: PathBuf,
     engine: FakeEngine,
@@ -137,6 +139,7 @@ impl RealNode {
         };
         Ok(Self {
             name: name.to_owned(),
+            index: equipment.index,
             dir: dir.to_owned(),
             cgroup: cgroups.join(name),
             engine,
@@ -149,6 +152,11 @@ impl RealNode {
     /// The name of the machine and of its Node.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its address, which its pods have as well where the API server sees them.
+    pub fn address(&self) -> String {
+        address(self.index)
     }
 
     /// Its `update_engine`.
@@ -220,6 +228,30 @@ impl RealNode {
         // The node's own pid namespace holds the processes of its containers, too, and nobody else's.
         let script = format!("pids=$(pidof {program}) || exit 0; kill -KILL $pids; echo $pids");
         Ok(self.execute(&["/bin/busybox", "sh", "-c", &script])?.split_whitespace().count())
+    }
+
+    /// Pulls its network cable: nothing leaves it or comes in, and nobody is told. It stays out when the machine reboots.
+    pub fn unplug(&self) -> Result<()> {
+        run(&format!("ip link set port-{} down", self.index)).map(drop)
+    }
+
+    /// Puts its network cable back.
+    pub fn plug(&self) -> Result<()> {
+        run(&format!("ip link set port-{} up", self.index)).map(drop)
+    }
+
+    /// The ids of the processes with this name, in the machine's own count.
+    pub fn processes(&self, program: &str) -> Result<Vec<u32>> {
+        let script = format!("pidof {program} || exit 0");
+        let pids = self.execute(&["/bin/busybox", "sh", "-c", &script])?;
+        pids.split_whitespace().map(|pid| pid.parse().with_context(|| format!("no process id: {pid}"))).collect()
+    }
+
+    /// How many lines the containers with this name have written on this machine, as far as kubelet keeps them.
+    pub fn log_lines(&self, container: &str) -> Result<usize> {
+        let script = format!("cat /var/log/pods/*/{container}/*.log | wc -l");
+        let lines = self.execute(&["/bin/busybox", "sh", "-c", &script])?;
+        lines.trim().parse().with_context(|| format!("no number: {lines}"))
     }
 
     /// Resident memory of the process with this name, in bytes.

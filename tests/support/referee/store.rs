@@ -3,7 +3,7 @@
 //! A watch of the API goes through a cache that starts anew with the API server, and there is one for each kind. The
 //! store has one history of everything, without gaps, and is there while the API server is not.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
@@ -38,6 +38,8 @@ pub(super) enum Store {
 /// Where Nodes begin; Pods, the last kind that the referee reads, end before the other. In between are other kinds too.
 const RANGE: (&str, &str) = ("/registry/minions/", "/registry/pods0");
 const CALL: Duration = Duration::from_secs(10);
+/// The longest that a test leaves it away.
+const AWAY: Duration = Duration::from_mins(2);
 
 impl Store {
     /// The store at this URL.
@@ -59,7 +61,7 @@ impl Store {
     }
 
     /// All that is there now, as if each had just come, in the order of the last changes; and then every change, in
-    /// order. The stream ends only when the store does.
+    /// order. The stream ends only when the store has gone for good.
     pub(super) async fn changes(&self) -> Result<BoxStream<'static, Result<Change>>> {
         match self {
             Self::Etcd(etcd) => Ok(changes_in_etcd(etcd).await?.boxed()),
@@ -78,14 +80,69 @@ async fn changes_in_etcd(etcd: &Client) -> Result<impl Stream<Item = Result<Chan
     let now: Answer = post(etcd, "/v3/kv/range", &range).await?;
     let start = now.header.revision()? + 1;
     let first: Vec<_> = now.kvs.into_iter().map(|pair| pair.change(None)).collect();
-    let create =
-        json!({"key": range["key"], "range_end": range["range_end"], "start_revision": start, "prev_kv": true});
-    let body = json!({"create_request": create}).to_string().into_bytes();
-    let request = Request::new("/v3/watch").create(&PostParams::default(), body)?;
-    let lines = within(CALL, "watching etcd", etcd.request_stream(request)).await?.lines();
-    let later = lines.map(|line| changes_of(&line.context("reading from etcd")?));
+    let place = Place { etcd: etcd.clone(), range, next: start };
+    let watch = Watch { lines: Some(place.lines().await?), place };
+    let later = stream::try_unfold(watch, |mut watch| async move {
+        let changes = watch.more().await?;
+        anyhow::Ok(Some((changes, watch)))
+    });
     let later = later.map_ok(|changes| stream::iter(changes.into_iter().map(Ok))).try_flatten();
     Ok(stream::iter(first).chain(later))
+}
+
+/// A watch that is begun anew where the connection broke: the store may be killed, and comes back with its history.
+struct Watch {
+    place: Place,
+    lines: Option<Lines>,
+}
+
+/// Where a watch begins.
+struct Place {
+    etcd: Client,
+    range: Value,
+    /// The first revision: all changes of one come in one line.
+    next: u64,
+}
+
+type Lines = BoxStream<'static, io::Result<String>>;
+
+impl Watch {
+    /// The next changes, however long they take to come.
+    async fn more(&mut self) -> Result<Vec<Change>> {
+        loop {
+            let mut lines = match self.lines.take() {
+                Some(lines) => lines,
+                None => within(AWAY, "waiting for etcd", self.place.again()).await?,
+            };
+            let Some(Ok(line)) = lines.next().await else { continue };
+            self.lines = Some(lines);
+            let changes = changes_of(&line)?;
+            if let Some(last) = changes.last() {
+                self.place.next = last.revision + 1;
+                return Ok(changes);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Polled: while etcd is away there is nothing to wait for.
+    async fn again(&self) -> Result<Lines> {
+        loop {
+            match self.lines().await {
+                Ok(lines) => return Ok(lines),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn lines(&self) -> Result<Lines> {
+        let (key, end) = (&self.range["key"], &self.range["range_end"]);
+        let create = json!({"key": key, "range_end": end, "start_revision": self.next, "prev_kv": true});
+        let body = json!({"create_request": create}).to_string().into_bytes();
+        let request = Request::new("/v3/watch").create(&PostParams::default(), body)?;
+        Ok(within(CALL, "watching etcd", self.etcd.request_stream(request)).await?.lines().boxed())
+    }
 }
 
 async fn post<T: DeserializeOwned>(etcd: &Client, path: &str, body: &Value) -> Result<T> {
