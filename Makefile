@@ -85,7 +85,7 @@ fuzz: c++ ## Run every parser on arbitrary input, for FUZZ_SECONDS each (the fir
 	@fuzz/run.sh $(FUZZ_SECONDS)
 
 # It works on copies of the source, which share one target directory: so only the core is built again.
-mutants: cargo ## Break every decision in the core, and see that a test notices each (about an hour, on one core)
+mutants: cargo ## Break every decision in the core, and see that a test notices each (1 to 2 hours)
 	@export PATH="$(TOOLS)/bin:$$PATH"; command -v cargo-mutants >/dev/null || \
 	cargo install --locked --quiet --version 27.1.0 --root $(TOOLS) cargo-mutants
 	@mkdir -p target/tmp
