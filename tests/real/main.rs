@@ -4,8 +4,8 @@
 //! Each scenario is a process in namespaces of its own, so this program has a harness of its own: it starts itself
 //! again for each of them. By default it runs the scenarios of `make test`; `SCENARIOS=all` runs them all but for the long
 //! ones, `SCENARIOS=long` those as well, and a name on the command line chooses among all. `JOBS` run at a time, by
-//! default as many as there are cores, and beside them the long ones, which are first and mostly wait. Where nodes
-//! cannot be had it says why and fails; `SKIP_REAL_NODES=1` leaves all of them out.
+//! default three on two cores, and beside them the long ones, which are first and mostly wait. Where nodes cannot be had
+//! it says why and fails; `SKIP_REAL_NODES=1` leaves all of them out.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a harness reports")]
 #![allow(
@@ -121,9 +121,9 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     let jobs = std::env::var("JOBS").ok().and_then(|jobs| jobs.parse().ok());
-    // Half of a scenario is waiting, and the other half keeps two cores busy.
-    let cores = || std::thread::available_parallelism().ok().map(usize::from);
-    let jobs = arguments.test_threads.or(jobs).or_else(cores).unwrap_or(1);
+    // Half of a scenario is waiting, and the other half keeps more than one core busy.
+    let by_cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() + cores.get() / 2);
+    let jobs = arguments.test_threads.or(jobs).unwrap_or_else(by_cores);
     let skipped = std::env::var("SKIP_REAL_NODES").is_ok_and(|skip| skip == "1");
     let missing = if arguments.list || skipped { Vec::new() } else { namespaces::missing() };
     for what in &missing {
