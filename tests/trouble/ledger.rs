@@ -128,13 +128,15 @@ async fn a_ledger_that_cannot_be_rebuilt_is_said_grants_nothing_and_costs_little
 async fn do_damage(world: &World, damage: Damage, copy: &ConfigMap) {
     let patch = |ledger: Value| json!({"data": {"ledger": ledger}});
     let merge = match damage {
-        Damage::Deleted | Damage::Restored => {
+        Damage::Deleted => {
             maps(world).delete(NAME, &DeleteParams::default()).await.unwrap();
-            if matches!(damage, Damage::Restored) {
-                let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-                let restored = ConfigMap { metadata, ..copy.clone() };
-                maps(world).create(&PostParams::default(), &restored).await.unwrap();
-            }
+            return;
+        }
+        Damage::Restored => {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let restored = ConfigMap { metadata, ..copy.clone() };
+            // It would create the ConfigMap itself as soon as there is none.
+            world.behind_its_back(replace(world, &restored)).await;
             return;
         }
         Damage::Garbled => patch(json!("{\"protocol\":1,\"slots\":")),
@@ -146,6 +148,11 @@ async fn do_damage(world: &World, damage: Damage, copy: &ConfigMap) {
         }
     };
     maps(world).patch(NAME, &PatchParams::default(), &Patch::Merge(merge)).await.unwrap();
+}
+
+async fn replace(world: &World, restored: &ConfigMap) {
+    maps(world).delete(NAME, &DeleteParams::default()).await.unwrap();
+    maps(world).create(&PostParams::default(), restored).await.unwrap();
 }
 
 /// The ledger speaks the protocol again, and is the very object that was completed.

@@ -11,7 +11,7 @@ use reboot_tests::{
 
 use crate::{
     site::{Site, value},
-    world::{World, claims},
+    world::{LIMIT, World, claims},
 };
 
 /// How long a fault lasts: long enough for a loop without backoff to show.
@@ -37,7 +37,7 @@ async fn a_cycle_survives_an_api_server_that_dies_or_hangs() {
     // Killed while the machine is down, which boots before the API server is back.
     first.stays_down();
     first.ask().await;
-    first.until("to go down", |node| !node.ready).await;
+    first.machine.until_off(LIMIT).await.unwrap();
     control_plane.kill_apiserver().unwrap();
     assert!(first.machine.bring_back().await.is_err(), "kubelet cannot report");
     world.restart_apiserver().await;
@@ -54,7 +54,7 @@ async fn a_cycle_survives_an_api_server_that_dies_or_hangs() {
     // Silent while the machine boots.
     second.stays_down();
     second.ask().await;
-    second.until("to go down", |node| !node.ready).await;
+    second.machine.until_off(LIMIT).await.unwrap();
     control_plane.pause_apiserver().unwrap();
     let back = second.machine.bring_back();
     let resumed = async {

@@ -109,6 +109,19 @@ impl World {
         drop(self.controller.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
+    /// While this is done the controller, if it runs, stands still.
+    pub(crate) async fn behind_its_back(&self, done: impl Future<Output = ()>) {
+        let mut controller = self.controller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(controller) = &mut controller {
+            controller.pause().unwrap();
+        }
+        done.await;
+        if let Some(controller) = &mut controller {
+            controller.resume().unwrap();
+        }
+        *self.controller.lock().unwrap_or_else(PoisonError::into_inner) = controller;
+    }
+
     /// Kills the API server and starts it again.
     pub(crate) async fn restart_apiserver(&self) {
         self.restarted.store(true, Ordering::Relaxed);

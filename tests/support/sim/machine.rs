@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{mpsc::UnboundedReceiver, watch};
 
 use super::{Reboots, program};
 use crate::{
@@ -27,6 +27,8 @@ pub struct Machine {
     logind: FakeLogind,
     systemd: FakeSystemd,
     state: Mutex<State>,
+    /// Whether it is off, and everything that its end has to do with is done.
+    off: watch::Sender<bool>,
     log: PathBuf,
 }
 
@@ -73,7 +75,8 @@ impl Machine {
         let address = bus.address();
         let bus = tokio::sync::Mutex::new(bus);
         let log = dir.join("agent.log");
-        Ok((Self { node, bus, address, engine, logind, systemd, state: Mutex::new(state), log }, calls))
+        let (state, off) = (Mutex::new(state), watch::Sender::new(false));
+        Ok((Self { node, bus, address, engine, logind, systemd, state, off, log }, calls))
     }
 
     /// Its Node.
@@ -190,6 +193,16 @@ impl Machine {
         Ok(())
     }
 
+    /// Waits until it is off and kubelet's last words were answered; its Node may show before that that it goes down.
+    ///
+    /// # Errors
+    /// When it is still on after this long.
+    pub async fn until_off(&self, limit: Duration) -> Result<()> {
+        let mut off = self.off.subscribe();
+        let off = tokio::time::timeout(limit, off.wait_for(|off| *off)).await;
+        off.map(drop).with_context(|| format!("{} is still on after {limit:?}", self.node.name()))
+    }
+
     /// Boots a machine that is down.
     pub async fn bring_back(&self) -> Result<()> {
         let (reboots, installed) = {
@@ -197,6 +210,7 @@ impl Machine {
             (state.reboots, state.installed.take())
         };
         let version = installed.filter(|_| reboots.takes_update).unwrap_or_else(|| self.node.os_version());
+        self.off.send_replace(false);
         self.node.boot_machine(&version)?;
         self.engine.reset();
         self.restart_bus().await?;
@@ -251,7 +265,9 @@ impl Machine {
         self.logind.stop().await;
         self.systemd.stop().await;
         self.bus.lock().await.kill()?;
-        self.node.go_down(reboots.farewell).await
+        self.node.go_down(reboots.farewell).await?;
+        self.off.send_replace(true);
+        Ok(())
     }
 
     fn launch(&self, state: &mut State) -> Result<()> {
