@@ -23,9 +23,16 @@ pub(super) struct Filter {
 /// One term of a field selector.
 #[derive(Clone, Debug)]
 pub(super) struct Field {
-    path: Vec<String>,
+    place: Place,
     value: String,
     equal: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// `metadata.name`, which the key has as well: every agent's watch is about one name.
+    Name,
+    Path(Vec<String>),
 }
 
 /// One term of a label selector.
@@ -48,7 +55,7 @@ impl Filter {
     pub(super) fn matches(&self, key: &Key, object: &Value) -> bool {
         self.resource.is_none_or(|resource| resource == key.resource)
             && (self.namespace.is_empty() || self.namespace == key.namespace)
-            && self.fields.iter().all(|field| field.holds(object))
+            && self.fields.iter().all(|field| field.holds(key, object))
             && all_hold(&self.labels, object["metadata"]["labels"].as_object())
     }
 
@@ -102,21 +109,31 @@ fn parse_field(resource: &str, term: &str) -> Result<Field, Failure> {
     if !["metadata.name", "metadata.namespace"].contains(&path.as_str()) && !selectable(resource).contains(&&*path) {
         return Err(Failure::bad_request(format!("field label not supported: {path}")));
     }
-    Ok(Field { path: path.split('.').map(str::to_owned).collect(), value: value.to_owned(), equal })
+    let place = match path.as_str() {
+        "metadata.name" => Place::Name,
+        path => Place::Path(path.split('.').map(str::to_owned).collect()),
+    };
+    Ok(Field { place, value: value.to_owned(), equal })
 }
 
 impl Field {
-    fn holds(&self, object: &Value) -> bool {
-        let found = self.path.iter().fold(object, |value, step| &value[step.as_str()]);
-        let same = match found {
+    fn holds(&self, key: &Key, object: &Value) -> bool {
+        let same = match &self.place {
+            Place::Name => key.name == self.value,
+            Place::Path(path) => self.is_value(path.iter().fold(object, |value, step| &value[step.as_str()])),
+        };
+        same == self.equal
+    }
+
+    fn is_value(&self, found: &Value) -> bool {
+        match found {
             Value::String(text) => *text == self.value,
             Value::Bool(flag) => flag.to_string() == self.value,
             // An event's source is its component.
             Value::Object(source) => source.get("component").and_then(Value::as_str) == Some(&self.value),
             // What is not there is as good as empty or false.
             _ => self.value.is_empty() || self.value == "false",
-        };
-        same == self.equal
+        }
     }
 }
 
