@@ -234,7 +234,7 @@ impl MemoryApi {
     /// Brings the status of every `PodDisruptionBudget` up to date. Needed after time has passed, too: an evicted pod
     /// that is still there after 2 minutes counts again.
     pub fn update_budgets(&self) {
-        budgets::keep_namespace(&mut self.shared.lock(), "");
+        budgets::keep_all(&mut self.shared.lock());
     }
 }
 

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::{
-    selector::{all_hold, of_object},
-    store::{Key, Store},
+    selector::{Requirement, all_hold, of_object},
+    store::{Change, Key, Store},
 };
 
 pub(super) const BUDGETS: &str = "poddisruptionbudgets";
@@ -18,23 +18,32 @@ const DISRUPTED_FOR: SignedDuration = SignedDuration::from_mins(2);
 /// Kinds whose changes can change a budget's status.
 const WATCHED: [&str; 5] = ["pods", BUDGETS, "deployments", "replicasets", "statefulsets"];
 
-/// Brings the budgets up to date whose namespaces have changed since this revision.
+/// Brings the budgets up to date that a change since this revision may concern.
 pub(super) fn keep(store: &mut Store, since: u64) {
     let changes = store.since(since).unwrap_or_default().iter();
-    let mut namespaces: Vec<String> = changes
-        .filter(|change| WATCHED.contains(&change.key.resource))
-        .map(|change| change.key.namespace.clone())
-        .collect();
-    namespaces.sort();
-    namespaces.dedup();
-    for namespace in &namespaces {
-        keep_namespace(store, namespace);
+    let changes: Vec<_> = changes.filter(|change| WATCHED.contains(&change.key.resource)).collect();
+    if changes.is_empty() {
+        return;
     }
+    let concerned = |key: &Key, budget: &Value| changes.iter().any(|change| concerns(change, key, budget));
+    let budgets = store.scan(BUDGETS, "").filter(|(key, budget)| concerned(key, budget));
+    let budgets = budgets.map(|(key, budget)| (key.clone(), budget.clone())).collect();
+    update(store, budgets);
 }
 
-/// Brings all budgets of a namespace up to date, or all there are where it is empty.
-pub(super) fn keep_namespace(store: &mut Store, namespace: &str) {
-    let budgets: Vec<_> = store.scan(BUDGETS, namespace).map(|(key, budget)| (key.clone(), budget.clone())).collect();
+/// Whether a change may be one for the status of a budget: a pod is for those that select it.
+fn concerns(change: &Change, key: &Key, budget: &Value) -> bool {
+    let selected = || [&change.before, &change.after].into_iter().flatten().any(|pod| selects(budget, pod));
+    change.key.namespace == key.namespace && (change.key.resource != "pods" || selected())
+}
+
+/// Brings all budgets up to date.
+pub(super) fn keep_all(store: &mut Store) {
+    let budgets = store.scan(BUDGETS, "").map(|(key, budget)| (key.clone(), budget.clone())).collect();
+    update(store, budgets);
+}
+
+fn update(store: &mut Store, budgets: Vec<(Key, Arc<Value>)>) {
     for (key, budget) in budgets {
         let status = status(store, &key.namespace, &budget);
         if status != budget["status"] {
@@ -80,12 +89,22 @@ fn set(status: &mut Value, word: &str, reason: &str, message: &str, now: Value) 
 }
 
 fn selects(budget: &Value, pod: &Value) -> bool {
+    is_selected(selection(budget).as_deref(), pod)
+}
+
+fn is_selected(terms: Option<&[Requirement]>, pod: &Value) -> bool {
+    terms.is_some_and(|terms| all_hold(terms, pod["metadata"]["labels"].as_object()))
+}
+
+/// The terms by which it selects pods; `None`: it selects none.
+fn selection(budget: &Value) -> Option<Vec<Requirement>> {
     let selector = &budget["spec"]["selector"];
-    selector.is_object() && all_hold(&of_object(selector), pod["metadata"]["labels"].as_object())
+    selector.is_object().then(|| of_object(selector))
 }
 
 fn status(store: &Store, namespace: &str, budget: &Value) -> Value {
-    let pods = store.scan("pods", namespace).map(|(_, pod)| pod).filter(|pod| selects(budget, pod));
+    let terms = selection(budget);
+    let pods = store.scan("pods", namespace).map(|(_, pod)| pod).filter(|pod| is_selected(terms.as_deref(), pod));
     let pods: Vec<_> = pods.cloned().collect();
     let (expected, desired) = match expectation(store, namespace, &budget["spec"], &pods) {
         Ok(found) => found,
