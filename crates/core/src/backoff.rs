@@ -14,12 +14,12 @@ pub const LATE: Duration = Duration::from_secs(30);
 
 /// `first`, doubled with every try after the first, up to `longest`.
 pub(crate) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
+    let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
     first.saturating_mul(factor).min(longest)
 }
 
-/// Lengthens a pause by up to a quarter, the same for the same seed, words and tries, so that many who were refused at the same moment do not return at the same
-/// moment. Never shortens it: a server may have asked for it.
+/// Lengthens a pause by up to a quarter, the same for the same seed, words and tries, so that many who were refused at
+/// the same moment do not return at the same moment. Never shortens it: a server may have asked for it.
 pub fn spread(pause: Duration, seed: u64, words: &str, tries: u32) -> Duration {
     // FNV-1a over the words, then the finaliser of SplitMix64, as far as the upper bits go.
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
