@@ -4,23 +4,15 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use reboot_core::drain::Refusal;
 use reboot_core::step::{EvictReply, Means};
 
-/// Upper bounds in seconds, from an empty node to a drain that takes an hour.
-const SECONDS: [f64; 10] = [0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 3600.0];
-
 /// What the agent counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
     /// Evictions and deletions of pods by how they were answered.
     pub evictions: Family<EvictionLabels, Counter>,
-    /// How long drains took, up to the point of no return.
-    pub drain_seconds: Histogram,
-    /// How long cycles took, from their start to the Ready node after the boot.
-    pub reboot_seconds: Histogram,
     /// Whether update_engine is heard.
     pub update_engine_connected: Gauge,
     /// Malformed annotations on the Node.
@@ -50,18 +42,9 @@ impl EvictionLabels {
 impl Metrics {
     /// Metrics that the registry writes out.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            evictions: Family::default(),
-            drain_seconds: Histogram::new(SECONDS),
-            reboot_seconds: Histogram::new(SECONDS),
-            update_engine_connected: Gauge::default(),
-            malformed: Gauge::default(),
-        };
+        let metrics = Self::default();
         let agent = registry.sub_registry_with_prefix("reboot_agent");
         agent.register("evictions", "Evictions and deletions of pods, by result and reason", metrics.evictions.clone());
-        let (drain, reboot) = (metrics.drain_seconds.clone(), metrics.reboot_seconds.clone());
-        agent.register_with_unit("drain", "Time from the cordon to the point of no return", Unit::Seconds, drain);
-        agent.register_with_unit("reboot", "Time from the cordon to the Ready node", Unit::Seconds, reboot);
         let connected = metrics.update_engine_connected.clone();
         agent.register("update_engine_connected", "1 while update_engine is heard on the bus", connected);
         let malformed = metrics.malformed.clone();

@@ -215,7 +215,7 @@ impl Reconciler {
                     self.post_eviction(evict, state);
                 }
                 for note in &notes {
-                    self.tell(node, note, state);
+                    self.tell(node, note);
                 }
                 Done::Again
             }
@@ -245,23 +245,14 @@ impl Reconciler {
             state.memory.wrote(node, state.now());
         }
         if let Some(note) = note {
-            self.tell(before, &note, state);
+            self.tell(before, &note);
         }
         Done::Again
     }
 
-    /// Says what was written, to people and to the metrics.
-    fn tell(&self, before: &NodeView, note: &Note, state: &State) {
+    /// Says to people what was done.
+    fn tell(&self, before: &NodeView, note: &Note) {
         info!(reason = note.reason, "{}", note.text);
-        let ended = self.node.view().and_then(|node| node.last_reboot.get()).filter(|last| last.id.is_some());
-        match note.reason {
-            "Rebooting" => self.metrics.drain_seconds.observe(state.memory.spent(state.now()).as_secs_f64()),
-            "Rebooted" => {
-                let seconds = ended.map_or(0, |last| last.seconds);
-                self.metrics.reboot_seconds.observe(f64::from(u32::try_from(seconds).unwrap_or(u32::MAX)));
-            }
-            _ => {}
-        }
         self.events.publish(EventNote {
             object: node_reference(&before.name, &before.uid),
             warning: note.warning,

@@ -2,13 +2,14 @@
 
 use reboot_core::Now;
 use reboot_core::annotations::{self as key, NodePatch};
-use reboot_core::ledger::{self, Ledger, LedgerState, Slot, Verdict, Withdrawal};
+use reboot_core::ledger::{self, Evidence, Ledger, LedgerState, Slot, Verdict, Withdrawal};
 use reboot_core::node::NodeView;
 use reboot_core::plan::{Action, Memory, Policy};
 use reboot_core::values::Waiting;
 use reboot_runtime::call::CallError;
 use tracing::{info, warn};
 
+use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::slots::Slots;
 use crate::tell::Teller;
@@ -35,6 +36,8 @@ pub struct Executor {
     pub policy: Policy,
     /// Who tells people.
     pub teller: Teller,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Distinguishes this process's fences from every other's.
     pub identity: String,
     /// Distinguishes the fences of this process.
@@ -96,7 +99,12 @@ impl Executor {
         let node = self.nodes.read(&slot.node).await?;
         match ledger::judge(slot, node.as_ref(), memory.handover(slot, &self.policy, now)) {
             Verdict::Keep => return Ok(Applied::Nothing),
-            Verdict::Free(evidence) => info!(%slot, "freed a slot: {evidence}"),
+            Verdict::Free(evidence) => {
+                info!(%slot, "freed a slot: {evidence}");
+                if let (Evidence::Reported, Some(last)) = (evidence, node.as_ref().and_then(|node| node.last_reboot.get())) {
+                    self.metrics.ended(last);
+                }
+            }
             Verdict::Withdraw(why) => {
                 let Some(node) = &node else { return Ok(Applied::Nothing) };
                 self.fence(node, why, now).await?;

@@ -21,7 +21,7 @@ use reboot_runtime::{
     call::{CallError, call_within, explain},
     clock::Clock,
     shutdown::Shutdown,
-    watches::WatchEvents,
+    watches::{self, WatchEvents},
 };
 use tokio::{
     select,
@@ -69,7 +69,7 @@ impl Candidate {
         let leases = Api::namespaced(client, namespace);
         let (leadership, published) = watch::channel(Leadership::Standby { holder: None });
         let candidate = Self {
-            events: watch_lease(&leases),
+            events: watches::watch(leases.clone(), the_lease()),
             leases,
             elector: Elector::new(identity, terms),
             listed: false,
@@ -145,7 +145,7 @@ impl Candidate {
         }
         if matches!(error, CallError::Conflict(_) | CallError::Gone(_)) {
             self.elector.conflicted(mono);
-            self.events = watch_lease(&self.leases);
+            self.events = watch_anew(&self.leases);
         } else {
             self.elector.failed(mono);
         }
@@ -163,7 +163,7 @@ impl Candidate {
             Some(Ok(watcher::Event::InitDone)) => self.elector.observe_absent(),
             Some(Ok(watcher::Event::Apply(lease))) => self.elector.observe(lease, mono),
             // The news may be old: a fresh read tells.
-            Some(Ok(watcher::Event::Delete(_))) => self.events = watch_lease(&self.leases),
+            Some(Ok(watcher::Event::Delete(_))) => self.events = watch_anew(&self.leases),
             Some(Err(error)) => warn!("watching the lease: {}", explain(&error)),
             None => bail!("the watch of the lease ended"),
         }
@@ -204,11 +204,15 @@ impl Candidate {
     }
 }
 
-/// The Lease alone, by its name: the rights of the controller reach no further. It begins with a list, which is never
-/// old; what begins with the watch alone may be.
-fn watch_lease(leases: &Api<Lease>) -> WatchEvents<Lease> {
-    let name = format!("metadata.name={}", lease::NAME);
-    watcher(leases.clone(), watcher::Config::default().fields(&name)).default_backoff().boxed()
+/// The Lease alone, by its name: the rights of the controller reach no further. The first watch may begin with what is
+/// old; that costs a conflict, and no more.
+fn the_lease() -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={}", lease::NAME))
+}
+
+/// Watches anew after a sign that what was seen is old: begins with a list, which never is.
+fn watch_anew(leases: &Api<Lease>) -> WatchEvents<Lease> {
+    watcher(leases.clone(), the_lease()).default_backoff().boxed()
 }
 
 async fn send(leases: &Api<Lease>, lease: &Lease, limit: Duration) -> Result<Lease, CallError> {

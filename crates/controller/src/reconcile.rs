@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use crate::apply::{Applied, Executor};
 use crate::elect::Leadership;
-use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 
 /// How many reasons are written before the loop looks again whether somebody can be granted.
@@ -32,8 +31,6 @@ pub struct Reconciler {
     pub home: Option<String>,
     /// Whether this process may write.
     pub leadership: watch::Receiver<Leadership>,
-    /// What is counted.
-    pub metrics: Metrics,
     /// Asked whether the loop turns.
     pub liveness: Liveness,
     /// Sent, by being dropped with the loop, when no work is under way any more.
@@ -79,7 +76,7 @@ impl Reconciler {
     /// Whether this process leads; a new leader believes nothing that it knew before.
     fn leads(&mut self, state: &mut State) -> bool {
         let leads = *self.leadership.borrow_and_update() == Leadership::Leader;
-        self.metrics.leader.set(i64::from(leads));
+        self.executor.metrics.leader.set(i64::from(leads));
         if leads && !state.led {
             info!("leading");
             self.executor.slots.forget();
@@ -136,7 +133,7 @@ impl Reconciler {
         let now = state.now();
         state.memory.observe(&view, now);
         let plan = plan(&view, &self.executor.policy, &state.memory, now);
-        self.metrics.show(&plan, now);
+        self.executor.metrics.show(&plan, now);
         let (mut applied, mut wake, mut explained, mut refused) = (Applied::Nothing, plan.wake, 0, None);
         for action in &plan.actions {
             if matches!(action, Action::Explain(..)) {

@@ -20,7 +20,7 @@ use crate::node::NodeView;
 use crate::quota::Quota;
 use crate::reason::WaitReason;
 use crate::selector::Selector;
-use crate::values::{Field, Phase, Request, Waiting};
+use crate::values::{Field, Phase, Waiting};
 use crate::{Now, until};
 
 /// What the operator was told to do.
@@ -105,8 +105,10 @@ pub struct Census {
     pub draining: usize,
     /// Nodes past the point of no return.
     pub rebooting: usize,
-    /// Since when the node that has waited longest asks.
+    /// Since when the node asks that has waited longest; nodes that a person keeps back do not count.
     pub oldest_request: Option<Timestamp>,
+    /// Since when the slot is taken that has been taken longest.
+    pub oldest_slot: Option<Timestamp>,
     /// Annotations that are malformed, over all nodes.
     pub malformed: usize,
 }
@@ -132,6 +134,7 @@ pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) 
     grant_in_order(candidates, &mut capacity, now, &mut plan);
     explain(view, now, &mut plan);
     plan.census.waiting = plan.waits.len();
+    plan.census.oldest_request = oldest_request(view, &plan.waits);
     plan.wake = [plan.wake, memory.wake(view, policy, now)].into_iter().flatten().min();
     plan
 }
@@ -155,14 +158,12 @@ fn adopt_or_expel(node: &NodeView, ledger: &ledger::Ledger, policy: &Policy, now
 }
 
 /// Grants to the candidates in their order, as far as the capacity goes; the others wait for it.
-fn grant_in_order(candidates: Vec<(&NodeView, &Request)>, capacity: &mut Capacity, now: Now, plan: &mut Plan) {
-    for (node, request) in candidates {
+fn grant_in_order(candidates: Vec<&NodeView>, capacity: &mut Capacity, now: Now, plan: &mut Plan) {
+    for node in candidates {
         match capacity.admit(&node.name, now) {
             Ok(()) => plan.actions.push(Action::Grant(node.name.clone(), capacity.limit())),
             Err(reason) => {
                 plan.waits.insert(node.name.clone(), reason);
-                let oldest = plan.census.oldest_request.map_or(request.since, |oldest| oldest.min(request.since));
-                plan.census.oldest_request = Some(oldest);
                 plan.wake = [plan.wake, capacity.next_alarm(now)].into_iter().flatten().min();
             }
         }
@@ -193,9 +194,20 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
     }
 }
 
+fn oldest_request(view: &ClusterView<'_>, waits: &BTreeMap<String, WaitReason>) -> Option<Timestamp> {
+    let kept_back = |reason: &WaitReason| matches!(reason, WaitReason::Paused { .. } | WaitReason::NotSelected);
+    let waiting = view.nodes.iter().filter(|node| waits.get(&node.name).is_some_and(|reason| !kept_back(reason)));
+    let asked = waiting.filter_map(|node| match node.compatible_request() {
+        Some(request) => Some(request.since),
+        None => node.waiting.get().map(|waiting| waiting.since),
+    });
+    asked.min()
+}
+
 fn census(view: &ClusterView<'_>, policy: &Policy, capacity: &Capacity) -> Census {
     let mut census =
         Census { nodes: view.nodes.len(), limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
+    census.oldest_slot = view.ledger.known().and_then(|ledger| ledger.slots().iter().map(|slot| slot.since).min());
     for node in view.nodes {
         census.malformed += node.malformed().count();
         census.selected += usize::from(policy.selector.matches(&node.labels));

@@ -290,6 +290,9 @@ pub struct LastReboot {
     pub at: Timestamp,
     /// How long the cycle took.
     pub seconds: u64,
+    /// How much of that the drain took.
+    #[serde(default)]
+    pub drain_seconds: u64,
     /// Why the node asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

@@ -98,10 +98,11 @@ fn waiting() -> impl Strategy<Value = Waiting> {
 fn last_reboot() -> impl Strategy<Value = LastReboot> {
     let outcome = select(&[Outcome::Rebooted, Outcome::GaveBack, Outcome::FoundRebooted]);
     let texts = (option::of(words()), option::of(words()), option::of(words()), option::of(words()));
-    let numbers = (any::<u64>(), any::<u32>());
+    let numbers = (any::<u64>(), any::<u64>(), any::<u32>());
     let parts = (option::of(cycle()), outcome, select(&EndReason::ALL), texts, time(), numbers);
-    parts.prop_map(|(id, outcome, reason, (detail, why, os_before, os_after), at, (seconds, same_version))| {
-        LastReboot { id, outcome, reason, detail, at, seconds, why, os_before, os_after, same_version }
+    parts.prop_map(|(id, outcome, reason, (detail, why, os_before, os_after), at, numbers)| {
+        let (seconds, drain_seconds, same_version) = numbers;
+        LastReboot { id, outcome, reason, detail, at, seconds, drain_seconds, why, os_before, os_after, same_version }
     })
 }
 

@@ -129,6 +129,7 @@ fn report(node: &mut NodeView, outcome: Outcome, reason: EndReason, serial: &str
         detail: None,
         at: jiff::Timestamp::UNIX_EPOCH,
         seconds: 0,
+        drain_seconds: 0,
         why: None,
         os_before: None,
         os_after: None,

@@ -95,12 +95,13 @@ impl Capacity {
         Ok(())
     }
 
-    /// The node that keeps the quota in use without getting on, seen from another node.
+    /// The node that keeps the quota in use without getting on, seen from another node. While the slots alone use it up,
+    /// a node without one is not the reason; to name it would cost every node that waits a write whenever it flaps.
     fn blocker(&self, from: &str, now: Now) -> Option<(String, String)> {
         let stuck = self.held.values().find(|slot| until(alarm_at(slot), now).is_none());
         stuck
             .map(|slot| (slot.node.clone(), self.hold(slot)))
-            .or_else(|| self.idle_blocker.clone().filter(|(node, _)| node != from))
+            .or_else(|| self.idle_blocker.clone().filter(|(node, _)| self.slots < self.limit && node != from))
     }
 
     fn hold(&self, slot: &Slot) -> String {

@@ -175,9 +175,16 @@ fn a_node_that_is_down_or_cordoned_uses_the_quota_up_and_is_named() {
 }
 
 #[test]
+fn a_node_without_a_slot_is_not_blamed_while_the_slots_alone_use_the_quota_up() {
+    check(&fleet("1", &[("x", 7)], &["x:asks,granted=7", "a:down", "b:asks"]), &[], &["b=QuotaUsed"]);
+    check(&fleet("2", &[("x", 7)], &["x:asks,granted=7", "a:down", "b:asks"]), &[], &["b=QuotaUsed@a"]);
+    check(&fleet("2", &[("x", 7), ("y", 8)], &["x:", "y:", "a:down", "b:asks"]), &[], &["b=QuotaUsed"]);
+}
+
+#[test]
 fn a_node_that_is_down_already_may_be_rebooted_but_never_above_the_slots() {
-    check(&fleet("1", &[], &["a:down,asks=5", "b:asks=1"]), &["a"], &["b=QuotaUsed@a"]);
-    check(&fleet("1", &[], &["a:down,asks=1", "b:cordoned,asks=2"]), &["a"], &["b=QuotaUsed@a"]);
+    check(&fleet("1", &[], &["a:down,asks=5", "b:asks=1"]), &["a"], &["b=QuotaUsed"]);
+    check(&fleet("1", &[], &["a:down,asks=1", "b:cordoned,asks=2"]), &["a"], &["b=QuotaUsed"]);
     check(&fleet("1", &[("x", 7)], &["x:asks,granted=7", "a:down,asks"]), &[], &["a=QuotaUsed"]);
 }
 
@@ -250,7 +257,7 @@ fn a_forced_node_needs_no_slot_but_is_counted_once_it_is_in_progress() {
     check(&fleet("1", &[], &["a:now", "b:asks"]), &["b"], &["a=NoAgent"]);
     let counted = fleet("1", &[], &["a:now,draining=now-9,cordoned", "b:asks"]);
     assert_eq!(counted.plan().actions[0], Action::Adopt("a".into()));
-    check(&counted, &[], &["b=QuotaUsed@a"]);
+    check(&counted, &[], &["b=QuotaUsed"]);
     check(&fleet("1", &[], &["a:now,draining=now-9", "b:asks"]), &[], &["b=QuotaUsed"]);
     check(&fleet("1", &[], &["a:now,draining=now-9", "b:down,asks"]), &[], &["b=QuotaUsed"]);
 }
@@ -311,9 +318,23 @@ fn the_fleet_is_counted() {
         draining: 2,
         rebooting: 2,
         oldest_request: "2026-01-01T11:03:00Z".parse().ok(),
+        oldest_slot: "2026-01-01T11:55:00Z".parse().ok(),
         malformed: 2,
     };
     assert_eq!(counted, expected);
+}
+
+#[test]
+fn the_oldest_request_is_one_that_no_person_keeps_back() {
+    let oldest = |nodes: &[&str]| {
+        let census = fleet("1", &[("x", 7)], nodes).plan().census;
+        census.oldest_request.map(|at| at.strftime("%H:%M").to_string())
+    };
+    assert_eq!(oldest(&["a:asks=5", "b:asks=3"]).as_deref(), Some("11:03"));
+    assert_eq!(oldest(&["a:asks=5", "b:asks=3,paused", "c:asks=1,control"]).as_deref(), Some("11:05"));
+    assert_eq!(oldest(&["a:asks=5", "b:needed,later=2026-01-01T13:00:00Z"]).as_deref(), Some("11:00"));
+    assert_eq!(oldest(&["a:asks=5", "b:needed,waits=NoAgent"]).as_deref(), Some("11:00"));
+    assert_eq!(oldest(&["a:asks=5,granted=9,draining=9", "b:"]), None);
 }
 
 #[test]

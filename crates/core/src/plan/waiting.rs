@@ -24,7 +24,7 @@ pub(super) fn sort<'a>(
     memory: &Memory,
     now: Now,
     plan: &mut Plan,
-) -> Vec<(&'a NodeView, &'a Request)> {
+) -> Vec<&'a NodeView> {
     let mut candidates = Vec::new();
     for node in view.nodes {
         match standing(node, view, policy, memory, now) {
@@ -39,7 +39,7 @@ pub(super) fn sort<'a>(
     }
     let turn = |request: &Request| request.not_before.map_or(request.since, |not_before| not_before.max(request.since));
     candidates.sort_by_key(|(node, request)| (view.home == Some(node.name.as_str()), turn(request), node.name.clone()));
-    candidates
+    candidates.into_iter().map(|(node, _)| node).collect()
 }
 
 fn standing<'a>(

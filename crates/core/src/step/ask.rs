@@ -135,6 +135,7 @@ fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
         detail: None,
         at: s.now.wall_seconds(),
         seconds: 0,
+        drain_seconds: 0,
         why: s.node.why(),
         os_before: request.os_version.clone(),
         os_after: s.host.os_version.clone(),

@@ -212,13 +212,15 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
         let answer = ask::wanted_answer(s, progress.id.boot, sources, (!paused).then_some(reason));
         patch = patch.set(key::REQUEST, answer);
     }
+    let spent = s.memory.spent(s.now).as_secs();
     let last = LastReboot {
         id: Some(progress.id),
         outcome: Outcome::GaveBack,
         reason,
         detail: detail.clone(),
         at: s.now.wall_seconds(),
-        seconds: s.memory.spent(s.now).as_secs(),
+        seconds: spent,
+        drain_seconds: spent,
         why: s.node.why(),
         os_before: progress.os_version.clone(),
         os_after: None,

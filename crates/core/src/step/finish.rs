@@ -20,6 +20,7 @@ pub(super) fn rebooted(s: &Situation<'_>, progress: &InProgress, boot: BootId) -
         detail: None,
         at: s.now.wall_seconds(),
         seconds: u64::try_from(took).unwrap_or(0),
+        drain_seconds: progress.spent_seconds,
         why: s.node.why(),
         os_before: progress.os_version.clone(),
         os_after: s.host.os_version.clone(),
