@@ -183,7 +183,7 @@ fn a_node_without_a_slot_is_not_blamed_while_the_slots_alone_use_the_quota_up() 
 
 #[test]
 fn a_node_that_is_down_already_may_be_rebooted_but_never_above_the_slots() {
-    check(&fleet("1", &[], &["a:down,asks=5", "b:asks=1"]), &["a"], &["b=QuotaUsed"]);
+    check(&fleet("1", &[], &["a:down,asks=5", "b:asks=1"]), &["a"], &["b=QuotaUsed@a"]);
     check(&fleet("1", &[], &["a:down,asks=1", "b:cordoned,asks=2"]), &["a"], &["b=QuotaUsed"]);
     check(&fleet("1", &[("x", 7)], &["x:asks,granted=7", "a:down,asks"]), &[], &["a=QuotaUsed"]);
 }
