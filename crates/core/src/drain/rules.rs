@@ -110,17 +110,20 @@ impl Fate {
 }
 
 impl Rules {
+    /// For how long a pod has not been waited for any longer because it does not end; `None`: it is waited for.
+    pub(crate) fn stuck_for(&self, pod: &PodView, now: Timestamp) -> Option<Duration> {
+        let over = Duration::try_from(now.duration_since(pod.ends_at?)).ok()?;
+        over.checked_sub(self.skip_stuck_after?).filter(|longer| !longer.is_zero())
+    }
+
     /// What happens to this pod in a cycle that began at `since`.
     pub fn fate(&self, pod: &PodView, since: Timestamp, now: Timestamp) -> Fate {
-        let stuck = self.skip_stuck_after.zip(pod.ends_at).is_some_and(|(longest, ends_at)| {
-            now.duration_since(ends_at) > jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
-        });
         match pod.nature {
             Nature::Finished => Fate::LeaveFinished,
             Nature::DaemonSet => Fate::LeaveDaemonSet,
             Nature::Mirror => Fate::LeaveMirror,
             Nature::Ordinary if !self.selector.matches(&pod.labels) => Fate::LeaveUnselected,
-            Nature::Ordinary if stuck => Fate::LeaveStuck,
+            Nature::Ordinary if self.stuck_for(pod, now).is_some() => Fate::LeaveStuck,
             // What is being deleted is only waited for, so that no policy has anything to keep.
             Nature::Ordinary if pod.terminating => Fate::Evict,
             Nature::Ordinary if pod.tolerates_cordon && pod.created.is_some_and(|at| at > since) => Fate::LeaveTolerant,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::drain::{Evict, Means};
 use crate::backoff::spread;
-use crate::drain::{BudgetSeen, BudgetView, Budgets, PodView, Refusal};
+use crate::drain::{BudgetSeen, BudgetView, Budgets, Nature, PodView, Refusal};
 
 /// How an eviction was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct Evictions {
     budgets: BTreeMap<String, BudgetMemory>,
     /// Since when budgets are looked for.
     looked_since: Option<Duration>,
-    /// How many pods the node had when it was last looked at.
+    /// How many pods were there that a drain may move when it was last looked at.
     pods_seen: Option<usize>,
     /// When that last changed, or an eviction was accepted.
     moved_at: Option<Duration>,
@@ -128,7 +128,9 @@ impl Evictions {
 
     /// Takes in what the watch of the pods shows.
     pub(super) fn observe_pods(&mut self, pods: &[PodView], now: Duration) {
-        if self.pods_seen.replace(pods.len()) != Some(pods.len()) {
+        // Those of a DaemonSet come and go by themselves.
+        let seen = pods.iter().filter(|pod| pod.nature == Nature::Ordinary).count();
+        if self.pods_seen.replace(seen) != Some(seen) {
             self.moved_at = Some(now);
         }
     }

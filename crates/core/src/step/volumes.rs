@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Situation;
 use crate::drain::{Claim, Nature, PodView};
 
-/// How long the first list of the attached volumes is waited for, where it does not come at once.
+/// How long the first list of the attached volumes is waited for, where it does not come at once. It is asked for when the
+/// last pod has gone, which may be long after the last volume was given up.
 const LISTING: Duration = Duration::from_secs(10);
 
 /// The claims of the pods of this cycle, as far as this process has seen them.
@@ -74,9 +75,10 @@ pub(super) fn detach(s: &Situation<'_>) -> Detach {
     let claims = s.memory.claims();
     let Some(gone_at) = claims.latest_gone() else { return Detach::Done };
     let longest = s.policy.drain.wait_for_volumes;
-    let left = |wait: Duration| gone_at.saturating_add(wait).saturating_sub(s.now.mono);
+    let left = gone_at.saturating_add(longest).saturating_sub(s.now.mono);
     let Some(attached) = &s.host.attachments.0 else {
-        return match left(longest.min(LISTING)) {
+        let listing = watched_since(s).max(gone_at).saturating_add(LISTING).saturating_sub(s.now.mono);
+        return match left.min(listing) {
             Duration::ZERO => Detach::Done,
             left => Detach::Awaited(None, left),
         };
@@ -86,9 +88,18 @@ pub(super) fn detach(s: &Situation<'_>) -> Detach {
         claim.is_some_and(|claim| claims.gone_since(claim).is_some())
     });
     let volumes: Vec<String> = ours.map(|attached| attached.volume.clone()).collect();
-    match left(longest) {
+    match left {
         _ if volumes.is_empty() => Detach::Done,
         Duration::ZERO => Detach::Left(volumes),
         left => Detach::Awaited(Some(volumes), left),
     }
+}
+
+/// Since when no pod is left that has to go, so that volumes are watched: since a pod last went, came or was told to go,
+/// or since one that does not end is not waited for any longer.
+fn watched_since(s: &Situation<'_>) -> Duration {
+    let pods = s.host.pods.iter().flatten();
+    let stuck = pods.filter_map(|pod| s.policy.drain.stuck_for(pod, s.now.wall)).min();
+    let left_at = stuck.map(|left_for| s.now.mono.saturating_sub(left_for));
+    [s.memory.evictions().moved_at(), left_at].into_iter().flatten().max().unwrap_or_default()
 }

@@ -82,6 +82,38 @@ fn a_list_of_the_volumes_that_does_not_come_is_not_waited_for_long() {
 }
 
 #[test]
+fn the_list_of_the_volumes_is_waited_for_from_when_the_last_pod_has_gone() {
+    let with_claim_gone =
+        |rest: &str| scene(&draining(&format!("pods=a:data+{rest}"))).then(&draining(&format!("pods={rest}")));
+    let listing = "listing the volumes that are attached";
+    for (rest, end) in [("b", ""), ("job", "job."), ("b+ds@", "ds@")] {
+        let last = with_claim_gone(rest).after(40).then(&draining(&format!("pods={end}"))).wrote();
+        check_watched(&last, true);
+        check_awaits(&last, listing, 10);
+        check_scene(&last.after(10), "refresh");
+    }
+    // A pod of a DaemonSet that comes is nothing to wait for, and the setting holds all the same.
+    let last = with_claim_gone("b").after(40).then(&draining("pods=")).after(4).then(&draining("pods=ds@")).wrote();
+    check_awaits(&last, listing, 6);
+    let late = |seconds| with_claim_gone("b").after(seconds).then(&draining("pods=")).wrote();
+    check_awaits(&late(115), listing, 5);
+    check_scene(&late(120), "refresh");
+}
+
+#[test]
+fn the_list_of_the_volumes_is_waited_for_from_when_the_last_pod_is_not_waited_for_any_longer() {
+    let with = |mut scene: Scene| {
+        scene.policy.drain.skip_stuck_after = Some(Duration::from_secs(20));
+        let ended_at = "2026-01-01T12:00:10Z".parse().unwrap();
+        scene.host.pods.iter_mut().flatten().filter(|pod| pod.terminating).for_each(|pod| pod.ends_at = Some(ended_at));
+        scene
+    };
+    let left = with(scene(&draining("pods=a:data+b!")).then(&draining("pods=b!"))).after(31).wrote();
+    check_awaits(&left, "listing the volumes that are attached", 9);
+    check_scene(&left.after(9), "refresh");
+}
+
+#[test]
 fn a_volume_that_stays_attached_is_said_and_holds_the_reboot_for_no_longer_than_the_setting() {
     let stays = || drained("pods=a:data", "pods= attached=pv-1:data");
     check_awaits(&stays().after(70).wrote(), "waiting for 1 volume (pv-1) to detach", 50);
