@@ -181,7 +181,7 @@ impl Play {
                 self.stage.until_at_anchor(node).await;
             }
             Committed => {
-                machine.logind().stop().await;
+                machine.logind().answer(Answer::gone());
                 self.stage.update(node).await;
                 let told = |text: &String| text.contains("logind was not reached");
                 let waits =
@@ -233,7 +233,7 @@ impl Play {
             Granted if blow == KillController => machine.restart_agent().unwrap(),
             Draining => self.stage.weigh_anchor(node).await,
             Committed => {
-                machine.logind().resume().await.unwrap();
+                machine.logind().answer(Answer::Accept);
                 machine.restart_agent().unwrap();
             }
             Called => {

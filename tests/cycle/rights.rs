@@ -15,7 +15,7 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{ListParams, PostParams},
 };
-use reboot_tests::{control_plane::audit::Request, referee::Expect, workload::Workload};
+use reboot_tests::{bus::Answer, control_plane::audit::Request, referee::Expect, workload::Workload};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -102,11 +102,11 @@ async fn twice_granted(stage: &Stage, node: &str) {
 /// What the next agent goes on from, it reads from the API server's store.
 async fn killed_past_the_point_of_no_return(stage: &Stage, node: &str) {
     let machine = stage.machine(node);
-    machine.logind().stop().await;
+    machine.logind().answer(Answer::gone());
     stage.annotate(node, "reboot-needed", Some("a new kernel")).await;
     stage.until_status(node, "logind was not reached").await;
     machine.kill_agent().unwrap();
-    machine.logind().resume().await.unwrap();
+    machine.logind().answer(Answer::Accept);
     let boot = machine.node().boot_id();
     machine.restart_agent().unwrap();
     stage.until_node(node, "to reboot again", |node| node.boot_id != boot && phase_of(node).is_none()).await;

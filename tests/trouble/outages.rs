@@ -179,7 +179,7 @@ async fn the_bus_dies_in_the_drain(site: Site<'_>) -> usize {
     site.drain_held().await;
     site.machine.kill_bus().await.unwrap();
     site.release().await;
-    site.until_status("logind was not reached").await;
+    site.until_status("logind does not answer").await;
     site.machine.restart_bus().await.unwrap();
     site.until_rebooted().await;
     assert_eq!(site.machine.logind().requests(), 1);

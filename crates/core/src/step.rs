@@ -90,7 +90,7 @@ pub struct HostView {
     pub budgets: Budgets,
     /// The volumes that are attached to the node, from a watch.
     pub attachments: Attachments,
-    /// logind's `PreparingForShutdown`; `None`: not known.
+    /// logind's `PreparingForShutdown`; `None`: it was not asked, or does not answer.
     pub preparing_for_shutdown: Option<bool>,
     /// Another reboot manager that is active on this machine.
     pub other_manager: Option<String>,

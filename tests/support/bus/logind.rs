@@ -24,6 +24,14 @@ pub enum Answer {
     Vanish,
 }
 
+impl Answer {
+    /// What the bus says in its place when it has gone: the request reaches nobody, while all else is answered.
+    pub fn gone() -> Self {
+        let words = "The name org.freedesktop.login1 was not provided by any .service files";
+        Self::Refuse("org.freedesktop.DBus.Error.ServiceUnknown".to_owned(), words.to_owned())
+    }
+}
+
 /// A lock as `ListInhibitors` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inhibitor {

@@ -87,7 +87,7 @@ fn is_forced(s: &Situation<'_>) -> bool {
 }
 
 fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
-    let left = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now));
+    let left = time_left(s);
     let going = match drain::progress(s) {
         Progress::Detaching(volumes, wait) if !left.is_zero() => return detaching(volumes, wait.min(left)),
         // The pods are gone, which is what the timeout is about: no reason to give the drain up.
@@ -126,9 +126,31 @@ enum Left {
     Pods(Vec<String>),
 }
 
-/// The drain is over: the point of no return, on a fresh view.
+/// How often a logind that does not answer is asked again: a bus that is restarted is back in seconds, and whoever asks
+/// lists the pods as well.
+const LOGIND_AWAY: Duration = Duration::from_secs(5);
+
+/// The drain is over: the point of no return, on a fresh view. It is not passed while logind does not answer: beyond it
+/// only an answer of logind leads back, and the slot would be held for as long as there is none.
 fn end(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
-    if s.fresh { commit(s, progress, left) } else { refresh("Draining: done") }
+    if !s.fresh {
+        return refresh("Draining: done");
+    }
+    if s.host.preparing_for_shutdown.is_some() {
+        return commit(s, progress, left);
+    }
+    match time_left(s) {
+        Duration::ZERO => {
+            let why = "logind did not answer before the end of the drain timeout";
+            give_back(s, progress, EndReason::RebootRefused, Some(why.to_owned()))
+        }
+        left => Step::wait("Draining: all pods left; logind does not answer").wake_in(LOGIND_AWAY.min(left)),
+    }
+}
+
+/// What is left of the drain timeout.
+fn time_left(s: &Situation<'_>) -> Duration {
+    s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now))
 }
 
 pub(super) fn refresh(status: &str) -> Step {
@@ -178,8 +200,7 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     if s.host.preparing_for_shutdown == Some(true) {
         return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(STILL_PREPARING);
     }
-    let out_of_time = s.policy.drain_timeout.saturating_sub(s.memory.spent(s.now)).is_zero();
-    let go_on_without = out_of_time && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
+    let go_on_without = time_left(s).is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
     match drain::progress(s) {
         Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),

@@ -185,6 +185,46 @@ fn the_point_of_no_return_is_passed_on_a_fresh_view_only_and_by_a_write() {
 }
 
 #[test]
+fn the_point_of_no_return_is_not_passed_while_logind_does_not_answer() {
+    let silent = "status=Draining:_all_pods_left;_logind_does_not_answer";
+    for drained in ["pods=", "pods=d@"] {
+        let waits = scene(&draining(&format!("fresh no-logind {drained} {silent}")));
+        check_scene(&waits, "wait");
+        check_wake(&waits, Some(5));
+        check_scene(&waits.then(&draining("preparing=no")), "write commit:7");
+    }
+    check_status(&draining("fresh no-logind pods="), "Draining: all pods left; logind does not answer");
+    // It was not asked yet.
+    check(&draining("no-logind pods="), "refresh");
+    check("now draining=now-9 cordon=reboot-agent fresh no-logind pods=", "write spent:0");
+    check(
+        &draining("fresh no-logind pods= paused"),
+        "write GaveBack:7:Paused uncordon request:person -reboot -in-progress",
+    );
+}
+
+#[test]
+fn a_drained_node_whose_logind_does_not_answer_is_given_back_at_the_drain_timeout() {
+    let given_back = "uncordon request:person@01T12:11 -reboot -in-progress";
+    for policy in ["", "force-on-timeout"] {
+        let drained = |seconds| scene(&draining(&format!("fresh no-logind pods= {policy}"))).after(seconds).wrote();
+        check_wake(&drained(598), Some(2));
+        check_scene(&drained(600), &format!("write GaveBack:7:RebootRefused {given_back}"));
+        let ends = "logind did not answer before the end of the drain timeout";
+        check_note(&drained(600), "Warning GaveBack: Gave the reboot back", ends);
+    }
+    let left = scene(&draining("fresh no-logind pods=a! force-on-timeout")).after(600);
+    check_scene(&left, &format!("write GaveBack:7:RebootRefused {given_back}"));
+    let forced = scene("now draining=now-9 cordon=reboot-agent fresh no-logind pods=").after(600);
+    check_scene(&forced, "write GaveBack:now-9:RebootRefused uncordon -reboot -in-progress");
+}
+
+#[test]
+fn past_the_point_of_no_return_a_logind_that_does_not_answer_is_called_all_the_same() {
+    check_scene(&scene(&rebooting("fresh no-logind pods=")).wrote(), "reboot");
+}
+
+#[test]
 fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_way() {
     check(&rebooting("pods="), "refresh");
     check(&rebooting("pods= preparing=no"), "refresh");

@@ -48,7 +48,7 @@ pub(super) fn scene(words: &str) -> Scene {
         pods: None,
         budgets: Budgets(Some(Vec::new())),
         attachments: Attachments::default(),
-        preparing_for_shutdown: None,
+        preparing_for_shutdown: Some(false),
         other_manager: None,
     };
     let mut scene = Scene {
@@ -169,6 +169,7 @@ impl Scene {
             ("attached", texts) => host.attachments = attachments(texts),
             ("no-volumes", _) => self.policy.drain.wait_for_volumes = Duration::ZERO,
             ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
+            ("no-logind", _) => host.preparing_for_shutdown = None,
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
             ("stale", _) => self.fresh = false,
