@@ -290,11 +290,14 @@ impl<'a> Round<'a> {
         let was = self.evictions.last(&pod.pod.uid);
         // A smaller grace period takes effect on a pod that is being deleted, and no budget is asked about it.
         if pod.terminating {
-            let shortened = was.is_some_and(|(_, grace)| grace.is_some_and(|grace| grace <= SHORT_GRACE));
-            return Some(if self.short && !shortened && !in_flight {
-                Turn::Evict(self.free(pod))
-            } else {
-                Turn::UnderWay
+            let shortens = was.is_some_and(|(_, grace)| grace.is_some_and(|grace| grace <= SHORT_GRACE));
+            return Some(match standing {
+                _ if !self.short || in_flight => Turn::UnderWay,
+                Standing::UnderWay if shortens => Turn::UnderWay,
+                Standing::Refused { refusal, left, .. } if shortens && !left.is_zero() => {
+                    Turn::Blocked(format!("refused: {refusal}"), Some(*left))
+                }
+                _ => Turn::Evict(self.free(pod)),
             });
         }
         match standing {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::drain::{Evict, SHORT_GRACE};
-use super::evictions::Standing;
 use super::{Note, Situation};
 use crate::drain::{Fate, PodView};
 
@@ -18,16 +17,17 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Adds what is to be told of an eviction.
+    /// Adds what is to be told of an eviction, unless it is the same one again.
     pub(super) fn add(&mut self, pod: &PodView, fate: Fate, evict: &Evict, s: &Situation<'_>) {
         let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
         let past = |after: Option<Duration>| after.is_some_and(|after| spent >= after);
-        let is_new = matches!(s.memory.evictions().standing(&pod.pod.uid, s.now.mono), Standing::New);
+        let is_again = s.memory.evictions().last(&pod.pod.uid) == Some((evict.means, evict.grace));
         let reason = match fate {
+            _ if is_again => return,
             _ if past(rules.delete_after) && !pod.terminating => "DeletedPastBudget",
             _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => "GraceShortened",
-            Fate::EvictUnmanaged if is_new => "EvictedUnmanaged",
-            Fate::EvictEmptyDir if is_new => "EvictedEmptyDir",
+            Fate::EvictUnmanaged => "EvictedUnmanaged",
+            Fate::EvictEmptyDir => "EvictedEmptyDir",
             _ => return,
         };
         self.pods.entry(reason).or_default().push(pod.pod.to_string());

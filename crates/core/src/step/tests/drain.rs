@@ -383,6 +383,35 @@ fn a_drain_that_takes_long_cuts_grace_periods_short_where_the_rules_say_so() {
 }
 
 #[test]
+fn a_grace_period_whose_cut_was_refused_is_cut_again_after_the_pause() {
+    let rules = || Rules { shorten_after: Some(Duration::from_secs(40)), ..Rules::default() };
+    let posted = || under(rules(), "pods=web/a!").after(40).posts().wrote();
+    check_scene(&posted(), "wait");
+    for (refusal, millis) in [
+        (Refusal::Throttled(None), 1000..1250),
+        (Refusal::Conflict, 500..625),
+        (Refusal::Forbidden("no right".into()), 4000..5000),
+        (Refusal::NoAnswer("timed out".into()), 1000..1250),
+    ] {
+        let said = format!("default/web/a is refused: {}", refusal.code());
+        let refused = posted().answered("web/a", EvictReply::Refused(refusal)).wrote();
+        check_wait(&refused, &said, millis);
+        let again = refused.after(5);
+        check_scene(&again, "evict web/a/10");
+        check_told(&again, "");
+        let accepted = again.posts().answered("web/a", EvictReply::Accepted).wrote();
+        check_scene(&accepted.after(5), "wait");
+    }
+    // What was refused before is no cut.
+    let earlier = under(rules(), "pods=web/a").after(39).posts();
+    let earlier = earlier.answered("web/a", EvictReply::Refused(Refusal::Forbidden("no right".into())));
+    check_scene(&earlier.after(1).then(&draining("pods=web/a!")), "evict web/a/10");
+    // A full one without an answer is waited for.
+    let full = under(rules(), "pods=web/a").after(39).posts().after(1).then(&draining("pods=web/a!")).wrote();
+    check_scene(&full, "wait");
+}
+
+#[test]
 fn a_drain_that_takes_too_long_deletes_past_the_budgets_where_the_rules_say_so() {
     let rules = Rules { delete_after: Some(Duration::from_secs(40)), ..Rules::default() };
     let closed = under(rules, "pods=web/a+web/b+web/c! budgets=web:0:7").wrote();
