@@ -60,9 +60,9 @@ impl Memory {
     pub(super) fn wake(&self, view: &ClusterView<'_>, policy: &Policy, now: Now) -> Option<Duration> {
         let pickups = view.nodes.iter().filter(|node| node.in_progress.is_absent()).filter_map(|node| {
             let Some(Permission::Granted(id)) = node.permission.get() else { return None };
-            Some(*self.granted.get(id)? + policy.pickup_deadline)
+            Some(self.granted.get(id)?.saturating_add(policy.pickup_deadline))
         });
-        let answers = self.unanswered.values().map(|seen| *seen + ANSWER_GRACE);
+        let answers = self.unanswered.values().map(|seen| seen.saturating_add(ANSWER_GRACE));
         pickups.chain(answers).filter_map(|at| at.checked_sub(now.mono)).filter(|left| !left.is_zero()).min()
     }
 }

@@ -467,6 +467,16 @@ fn a_grant_is_taken_for_seen_from_when_it_was_written() {
 }
 
 #[test]
+fn a_deadline_beyond_the_end_of_time_is_none() {
+    let granted = fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:needed"]);
+    let last = Now { mono: Duration::MAX, ..now() };
+    let mut memory = Memory::default();
+    memory.observe(&granted.view(), last);
+    let patient = Policy { pickup_deadline: Duration::MAX, ..policy("1") };
+    assert_eq!(plan(&granted.view(), &patient, &memory, last).wake, None);
+}
+
+#[test]
 fn the_plan_says_when_time_alone_changes_it() {
     assert_eq!(fleet("1", &[], &["a:"]).plan().wake, None);
     let backing_off = fleet("1", &[], &["a:needed,later=2026-01-01T12:00:30Z"]).plan();

@@ -133,7 +133,7 @@ impl Memory {
     pub fn called(&mut self, reply: CallReply, now: Now) {
         if let Some(Cycle { call, .. }) = &mut self.cycle {
             call.tries = call.tries.saturating_add(1);
-            call.again_at = Some(now.mono + call_delay(&reply, call.tries));
+            call.again_at = Some(now.mono.saturating_add(call_delay(&reply, call.tries)));
             call.answer = Some(reply);
         }
     }

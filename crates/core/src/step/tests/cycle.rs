@@ -267,6 +267,13 @@ fn a_call_that_brings_no_reboot_is_repeated_with_backoff_and_sooner_where_it_rea
 }
 
 #[test]
+fn a_call_at_the_end_of_time_is_noted() {
+    let mut last = scene(&rebooting("fresh pods=")).wrote();
+    last.run_for = Duration::MAX;
+    check_scene(&last.called(CallReply::MayHappen), "reboot");
+}
+
+#[test]
 fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
     let refused = scene(&rebooting("pods=")).wrote().called(CallReply::Refused("blocked by an inhibitor".into()));
     check_scene(&refused, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
