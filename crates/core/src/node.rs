@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::annotations as key;
-use crate::ids::BootId;
+use crate::ids::{BootId, GrantId};
 use crate::values::{Answer, Field, InProgress, LastReboot, Permission, Waiting, printable, read_json, read_words};
 
 /// Who owns `spec.unschedulable`, by the Node's managedFields.
@@ -62,6 +62,19 @@ impl NodeView {
     /// The agent's answer, when it is of this protocol.
     pub fn compatible_request(&self) -> Option<&crate::values::Request> {
         self.request.get().and_then(Answer::compatible)
+    }
+
+    /// The grant that stands on the Node, of whatever boot.
+    pub fn granted(&self) -> Option<GrantId> {
+        match self.permission.get() {
+            Some(Permission::Granted(id)) => Some(*id),
+            Some(Permission::Now) | None => None,
+        }
+    }
+
+    /// Whether a person forces the reboot.
+    pub fn is_forced(&self) -> bool {
+        matches!(self.permission.get(), Some(Permission::Now))
     }
 
     /// Why the node asks, as `last-reboot` carries it.

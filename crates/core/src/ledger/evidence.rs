@@ -9,10 +9,9 @@ use std::time::Duration;
 use super::Slot;
 use crate::Now;
 use crate::annotations::{self as key, NodePatch};
-use crate::ids::GrantId;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
-use crate::values::{Field, Permission, Waiting};
+use crate::values::{Field, Waiting};
 
 /// What proves that a slot's cycle is over (S6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +93,7 @@ fn judge_not_taken_up(slot: &Slot, node: &NodeView, handover: Handover) -> Verdi
     if node.cordon_is_ours() {
         return Verdict::Keep;
     }
-    let on_node = match &node.permission {
-        Field::Set(Permission::Granted(id)) => Some(*id) == slot.id,
-        Field::Set(Permission::Now) => true,
-        Field::Absent | Field::Malformed(_) => false,
-    };
+    let on_node = node.is_forced() || node.granted().is_some_and(|id| slot.id == Some(id));
     // The grant came with this fence. A withdrawal replaces it, so what the operator took away itself is not mistaken
     // for what a person removed.
     let arrived = slot.id.is_some_and(|id| node.fence == Some(id.to_string()));
@@ -128,7 +123,7 @@ const HOLD_AFTER_REMOVAL: Duration = Duration::from_mins(5);
 /// resourceVersion. A person's `now` and a malformed value are left where they are.
 pub fn withdraw_patch(node: &NodeView, why: Withdrawal, fence: &str, now: Now) -> NodePatch {
     let mut patch = NodePatch::default().set(key::FENCE, fence);
-    if let Field::Set(Permission::Granted(_)) = node.permission {
+    if node.granted().is_some() {
         patch = patch.remove(key::REBOOT);
     }
     match why {
@@ -144,11 +139,7 @@ pub fn withdraw_patch(node: &NodeView, why: Withdrawal, fence: &str, now: Now) -
 
 /// A grant on a Node that the ledger knows nothing of: a copy made by hand, for instance.
 pub fn is_stray(node: &NodeView, slot: Option<&Slot>) -> bool {
-    let granted: Option<GrantId> = match node.permission.get() {
-        Some(Permission::Granted(id)) => Some(*id),
-        Some(Permission::Now) | None => None,
-    };
-    granted.is_some() && node.in_progress.is_absent() && slot.is_none_or(|slot| slot.uid != node.uid)
+    node.granted().is_some() && node.in_progress.is_absent() && slot.is_none_or(|slot| slot.uid != node.uid)
 }
 
 impl fmt::Display for Evidence {

@@ -8,7 +8,6 @@ use crate::Now;
 use crate::ids::GrantId;
 use crate::ledger::{Handover, Slot};
 use crate::node::NodeView;
-use crate::values::Permission;
 
 /// How long an agent has to answer before its silence is a reason: without it, every ask would cost two more writes.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
@@ -27,8 +26,8 @@ impl Memory {
         self.granted.retain(|id, _| slots.iter().any(|slot| slot.id == Some(*id)));
         self.unanswered.retain(|name, _| view.nodes.iter().any(|node| node.name == *name && is_unanswered(node)));
         for node in view.nodes {
-            if let Some(Permission::Granted(id)) = node.permission.get() {
-                let seen = self.granted.entry(*id).or_insert(now.mono);
+            if let Some(id) = node.granted() {
+                let seen = self.granted.entry(id).or_insert(now.mono);
                 // It is taken up. Should somebody take that away, its agent gets the whole time again to say so.
                 if !node.in_progress.is_absent() {
                     *seen = now.mono;
@@ -58,10 +57,9 @@ impl Memory {
 
     /// After how long a deadline that rests on this memory passes.
     pub(super) fn wake(&self, view: &ClusterView<'_>, policy: &Policy, now: Now) -> Option<Duration> {
-        let pickups = view.nodes.iter().filter(|node| node.in_progress.is_absent()).filter_map(|node| {
-            let Some(Permission::Granted(id)) = node.permission.get() else { return None };
-            Some(self.granted.get(id)?.saturating_add(policy.pickup_deadline))
-        });
+        let handed_over = view.nodes.iter().filter(|node| node.in_progress.is_absent());
+        let seen = handed_over.filter_map(|node| self.granted.get(&node.granted()?));
+        let pickups = seen.map(|seen| seen.saturating_add(policy.pickup_deadline));
         let answers = self.unanswered.values().map(|seen| seen.saturating_add(ANSWER_GRACE));
         pickups.chain(answers).filter_map(|at| at.checked_sub(now.mono)).filter(|left| !left.is_zero()).min()
     }
@@ -69,6 +67,5 @@ impl Memory {
 
 /// Whether a node asks, or is forced, and its agent has said nothing.
 fn is_unanswered(node: &NodeView) -> bool {
-    let forced = matches!(node.permission.get(), Some(Permission::Now));
-    node.in_progress.is_absent() && (forced || (node.needed.is_some() && node.request.is_absent()))
+    node.in_progress.is_absent() && (node.is_forced() || (node.needed.is_some() && node.request.is_absent()))
 }

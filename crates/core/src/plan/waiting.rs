@@ -5,7 +5,7 @@ use crate::Now;
 use crate::annotations as key;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
-use crate::values::{Answer, Field, LastReboot, Outcome, Permission, Request, printable};
+use crate::values::{Answer, Field, LastReboot, Outcome, Request, printable};
 
 enum Standing<'a> {
     /// Nothing is asked of the node, or it is being taken care of.
@@ -49,9 +49,8 @@ fn standing<'a>(
     memory: &Memory,
     now: Now,
 ) -> Standing<'a> {
-    let forced = matches!(node.permission.get(), Some(Permission::Now));
     if node.needed.is_none()
-        && !forced
+        && !node.is_forced()
         && node.permission.malformed().is_none()
         && node.in_progress.malformed().is_none()
     {
@@ -67,11 +66,10 @@ fn standing<'a>(
     if let Some(why) = &node.paused {
         return Standing::Waits(WaitReason::Paused { why: printable(why) });
     }
-    let granted = matches!(node.permission.get(), Some(Permission::Granted(_)));
-    if granted || (slot.is_some() && !forced) {
+    if node.granted().is_some() || (slot.is_some() && !node.is_forced()) {
         return Standing::Quiet;
     }
-    if forced {
+    if node.is_forced() {
         return no_agent_yet(node, memory, now);
     }
     if !policy.selector.matches(&node.labels) {

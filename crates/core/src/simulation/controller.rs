@@ -8,7 +8,6 @@ use crate::audit::Actor;
 use crate::ledger::{self, Ledger, LedgerState, Slot, Verdict, Withdrawal};
 use crate::node::NodeView;
 use crate::plan::{Action, ClusterView, Memory, plan};
-use crate::values::Permission;
 
 /// One run of a controller's process.
 #[derive(Default)]
@@ -166,7 +165,7 @@ impl Controller {
                     slots.push(slot);
                     break;
                 }
-                let asks = node.needed.is_some() || matches!(node.permission.get(), Some(Permission::Now));
+                let asks = node.needed.is_some() || node.is_forced();
                 if !asks {
                     break;
                 }

@@ -8,7 +8,7 @@ use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
 use crate::annotations::{self as key, NodePatch};
 use crate::ids::BootId;
 use crate::reason::EndReason;
-use crate::values::{InProgress, LastReboot, Outcome, Permission, Phase};
+use crate::values::{InProgress, LastReboot, Outcome, Phase};
 
 pub(super) fn go_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     if progress.phase == Phase::Rebooting {
@@ -29,7 +29,7 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
     if s.memory.committed_here() {
         return restore(s, lost);
     }
-    if matches!(s.node.permission.get(), Some(Permission::Granted(id)) if *id != lost.id) {
+    if s.node.granted().is_some_and(|id| id != lost.id) {
         // That cycle is over for the controller too: this is the next one.
         return ask::idle(s, boot);
     }
@@ -63,27 +63,19 @@ fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {
 
 /// What ends a drain before its time, foreign changes first.
 fn reason_to_stop(s: &Situation<'_>, progress: &InProgress) -> Option<EndReason> {
-    let permitted = match s.node.permission.get() {
-        Some(Permission::Granted(id)) => *id == progress.id,
-        // A person's `now` over a live grant keeps the cycle going under its own id.
-        Some(Permission::Now) => true,
-        None => false,
-    };
+    // A person's `now` over a live grant keeps the cycle going under its own id.
+    let permitted = s.node.is_forced() || s.node.granted() == Some(progress.id);
     if s.node.paused.is_some() {
         Some(EndReason::Paused)
     } else if !permitted {
         Some(EndReason::GrantRemoved)
     } else if !s.node.unschedulable {
         Some(EndReason::UncordonedByOther)
-    } else if !is_forced(s) && ask::asking(s).is_empty() {
+    } else if !s.node.is_forced() && ask::asking(s).is_empty() {
         Some(EndReason::NotNeeded)
     } else {
         None
     }
-}
-
-fn is_forced(s: &Situation<'_>) -> bool {
-    matches!(s.node.permission.get(), Some(Permission::Now))
 }
 
 fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
@@ -224,7 +216,7 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
     let paused = reason == EndReason::Paused;
     let sources = ask::asking(s);
     let mut patch = NodePatch::default().remove(key::IN_PROGRESS).uncordon_if(s.node.cordon_is_ours());
-    if s.node.permission.get().is_some() && !(paused && is_forced(s)) {
+    if s.node.permission.get().is_some() && !(paused && s.node.is_forced()) {
         patch = patch.remove(key::REBOOT);
     }
     if sources.is_empty() {

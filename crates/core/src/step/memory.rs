@@ -10,7 +10,7 @@ use crate::Now;
 use crate::backoff::doubling;
 use crate::ids::GrantId;
 use crate::node::NodeView;
-use crate::values::{InProgress, Permission, Phase};
+use crate::values::{InProgress, Phase};
 
 /// How the call to logind was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +82,7 @@ impl Memory {
         if self.cycle.as_ref().is_some_and(over) {
             self.cycle = None;
         }
-        self.granted = match node.permission.get() {
-            Some(Permission::Granted(id)) => Some((*id, self.granted_at(*id).unwrap_or(now.mono))),
-            Some(Permission::Now) | None => None,
-        };
+        self.granted = node.granted().map(|id| (id, self.granted_at(id).unwrap_or(now.mono)));
         let Some(progress) = node.in_progress.get() else { return };
         match &mut self.cycle {
             Some(cycle) if cycle.progress.id == progress.id => {

@@ -9,7 +9,6 @@ use super::{OnDrainBlocked, OnDrainTimeout, Situation};
 use crate::drain::{BudgetView, Guard, Health, PodView};
 use crate::ids::GrantId;
 use crate::reason::EndReason;
-use crate::values::Permission;
 
 /// What the look brought.
 pub(super) enum Outlook {
@@ -34,8 +33,8 @@ const SHORT: Duration = Duration::from_secs(30);
 
 /// Whether a grant is there that [`look`] will be asked about, so that pods and budgets have to be watched.
 pub(super) fn is_due(s: &Situation<'_>) -> bool {
-    let Some(Permission::Granted(id)) = s.node.permission.get() else { return false };
-    let over = s.node.last_reboot.get().is_some_and(|last| last.id == Some(*id));
+    let Some(id) = s.node.granted() else { return false };
+    let over = s.node.last_reboot.get().is_some_and(|last| last.id == Some(id));
     s.policy.on_drain_blocked == OnDrainBlocked::GiveUp && Some(id.boot) == s.host.boot && !over
 }
 
