@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::preflight::{self, Outlook};
 use super::{Action, Engine, Note, Situation, Step, cycle, finish};
 use crate::annotations::{self as key, NodePatch};
@@ -237,29 +239,39 @@ pub(super) fn wanted_answer(
 ) -> Request {
     let before = s.node.compatible_request();
     let attempts = before.map_or(0, |request| request.attempts).saturating_add(u32::from(given_back.is_some()));
-    // A person who asks anew is not held to what held update_engine back.
-    let person_joins = |request: &Request| is_by_person(&sources) && !is_by_person(&request.sources);
-    let kept = before.filter(|request| given_back.is_none() && !person_joins(request));
-    let kept = kept.and_then(|request| request.not_before);
-    let backoff = given_back.map(|reason| s.now.wall_after(attempt_delay(reason, attempts)));
-    let last = s.node.last_reboot.get();
-    let after_last = |delay| last.and_then(|last| last.at.checked_add(delay).ok());
-    let update_only = sources == [Source::UpdateEngine];
-    let not_taken = last.filter(|last| update_only && last.same_version > 0);
-    let not_taken = not_taken.and_then(|last| after_last(update_delay(last.same_version)));
-    // The request that said so is gone, but it is the same ask that was given back.
-    let failed = last.filter(|last| last.outcome == Outcome::GaveBack && last.reason != EndReason::Paused);
-    let failed = failed.filter(|last| before.is_none() && (update_only || last.why == s.node.why()));
-    let again = failed.and_then(|last| after_last(attempt_delay(last.reason, 1)));
     Request {
         protocol: PROTOCOL,
         boot,
         os_version: s.host.os_version.clone(),
         since: before.map_or(s.now.wall_seconds(), |request| request.since),
+        not_before: not_before(s, &sources, given_back, attempts),
         sources,
         attempts,
-        not_before: [kept, backoff, again, not_taken].into_iter().flatten().max(),
     }
+}
+
+/// Before when no grant is wanted: the latest time that anything asks for.
+fn not_before(
+    s: &Situation<'_>,
+    sources: &[Source],
+    given_back: Option<EndReason>,
+    attempts: u32,
+) -> Option<Timestamp> {
+    let (before, last) = (s.node.compatible_request(), s.node.last_reboot.get());
+    let update_only = sources == [Source::UpdateEngine];
+    let given_back_now = given_back.map(|reason| s.now.wall_after(attempt_delay(reason, attempts)));
+    // A person who asks anew is not held to what held update_engine back.
+    let person_joins = |request: &&Request| is_by_person(sources) && !is_by_person(&request.sources);
+    let kept = before.filter(|request| given_back.is_none() && !person_joins(request));
+    let kept = kept.and_then(|request| request.not_before);
+    // The request that said so is gone, but it is the same ask that was given back.
+    let same_ask = |last: &&LastReboot| before.is_none() && (update_only || last.why == s.node.why());
+    let failed = |last: &&LastReboot| last.outcome == Outcome::GaveBack && last.reason != EndReason::Paused;
+    let given_back_before = last.filter(|last| failed(last) && same_ask(last));
+    let given_back_before = given_back_before.and_then(|last| last.at.checked_add(attempt_delay(last.reason, 1)).ok());
+    let not_taken = last.filter(|last| update_only && last.same_version > 0);
+    let not_taken = not_taken.and_then(|last| last.at.checked_add(update_delay(last.same_version)).ok());
+    [given_back_now, kept, given_back_before, not_taken].into_iter().flatten().max()
 }
 
 fn is_by_person(sources: &[Source]) -> bool {
