@@ -78,6 +78,11 @@ pub fn until(at: jiff::Timestamp, now: Now) -> Option<Duration> {
     Duration::try_from(at.duration_since(now.wall)).ok().filter(|left| !left.is_zero())
 }
 
+/// The earlier of two wake-ups, where there is one.
+pub fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    [one, other].into_iter().flatten().min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +105,12 @@ mod tests {
         assert_eq!(until(at("2026-01-01T12:00:01Z").wall, noon), Some(Duration::from_secs(1)));
         assert_eq!(until(noon.wall, noon), None);
         assert_eq!(until(at("2026-01-01T11:59:59Z").wall, noon), None);
+    }
+
+    #[test]
+    fn the_earlier_wake_up_is_the_one_that_is_there_or_the_smaller() {
+        let [one, two] = [1, 2].map(|seconds| Some(Duration::from_secs(seconds)));
+        assert_eq!([earlier(one, two), earlier(two, one), earlier(None, two), earlier(one, None)], [one, one, two, one]);
+        assert_eq!(earlier(None, None), None);
     }
 }

@@ -21,7 +21,7 @@ use crate::quota::Quota;
 use crate::reason::WaitReason;
 use crate::selector::Selector;
 use crate::values::{Field, Phase, Waiting};
-use crate::{Now, until};
+use crate::{Now, earlier, until};
 
 /// What the operator was told to do.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) 
     explain(view, now, &mut plan);
     plan.census.waiting = plan.waits.len();
     plan.census.oldest_request = oldest_request(view, &plan.waits);
-    plan.wake = [plan.wake, memory.wake(view, policy, now)].into_iter().flatten().min();
+    plan.wake = earlier(plan.wake, memory.wake(view, policy, now));
     plan
 }
 
@@ -164,7 +164,7 @@ fn grant_in_order(candidates: Vec<&NodeView>, capacity: &mut Capacity, now: Now,
             Ok(()) => plan.actions.push(Action::Grant(node.name.clone(), capacity.limit())),
             Err(reason) => {
                 plan.waits.insert(node.name.clone(), reason);
-                plan.wake = [plan.wake, capacity.next_alarm(now)].into_iter().flatten().min();
+                plan.wake = earlier(plan.wake, capacity.next_alarm(now));
             }
         }
     }
@@ -184,7 +184,7 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
             (None, _) => match held_until.and_then(|at| until(at, now)) {
                 // What a person removed is not given again only because the node stopped asking for a moment.
                 Some(left) => {
-                    plan.wake = Some(plan.wake.map_or(left, |wake| wake.min(left)));
+                    plan.wake = earlier(plan.wake, Some(left));
                     continue;
                 }
                 None => None,

@@ -21,12 +21,12 @@ pub use watches::{Watches, watches};
 
 use std::time::Duration;
 
-use crate::Now;
 use crate::annotations::{self as key, NodePatch};
 use crate::drain::{Attachments, Budgets, PodView, Rules};
 use crate::ids::BootId;
 use crate::node::NodeView;
 use crate::values::Field;
+use crate::{Now, earlier};
 
 /// What the agent was told to do.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ impl Step {
     }
 
     fn wake_in(mut self, delay: Duration) -> Self {
-        self.wake = Some(self.wake.map_or(delay, |wake| wake.min(delay)));
+        self.wake = earlier(self.wake, Some(delay));
         self
     }
 }

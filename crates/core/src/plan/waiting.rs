@@ -1,11 +1,11 @@
 //! Which nodes may be granted, in which order, and what holds the others back apart from the quota.
 
-use super::{ClusterView, Memory, Plan, Policy, until};
-use crate::Now;
+use super::{ClusterView, Memory, Plan, Policy};
 use crate::annotations as key;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
 use crate::values::{Answer, Field, LastReboot, Outcome, Request, printable};
+use crate::{Now, earlier, until};
 
 enum Standing<'a> {
     /// Nothing is asked of the node, or it is being taken care of.
@@ -32,7 +32,7 @@ pub(super) fn sort<'a>(
             Standing::Candidate(request) => candidates.push((node, request)),
             Standing::Waits(reason) => {
                 let wake = reason.until().and_then(|at| until(at, now));
-                plan.wake = [plan.wake, wake].into_iter().flatten().min();
+                plan.wake = earlier(plan.wake, wake);
                 plan.waits.insert(node.name.clone(), reason);
             }
         }

@@ -10,7 +10,7 @@ use super::told::Told;
 use super::volumes::{self, Detach};
 use super::{Action, Note, Situation, Step};
 use crate::drain::{BudgetView, Fate, Guard, PodRef, PodView};
-use crate::until;
+use crate::{earlier, until};
 
 /// An eviction to be posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ struct Outlook {
 
 impl Outlook {
     fn wake_in(&mut self, delay: Duration) {
-        self.retry = Some(self.retry.map_or(delay, |retry| retry.min(delay)));
+        self.retry = earlier(self.retry, Some(delay));
     }
 
     /// What blocks, in the words of the status. Where it goes on for long, people are told in an Event as well.
