@@ -56,7 +56,7 @@ impl Executor {
         memory: &mut Memory,
         now: Now,
     ) -> Result<Applied, CallError> {
-        let cached = || views.iter().find(|view| view.name == action.node());
+        let cached = || views.iter().find(|view| Some(view.name.as_str()) == action.node());
         match (action, cached()) {
             (Action::Rebuild, _) => self.rebuild(now).await,
             (Action::Settle(slot), _) => self.settle(slot, memory, now).await,

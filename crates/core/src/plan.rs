@@ -20,7 +20,7 @@ use crate::node::NodeView;
 use crate::quota::Quota;
 use crate::reason::WaitReason;
 use crate::selector::Selector;
-use crate::values::{Field, Phase, Waiting};
+use crate::values::{Phase, Waiting};
 use crate::{Now, earlier, until};
 
 /// What the operator was told to do.
@@ -63,12 +63,12 @@ pub enum Action {
 }
 
 impl Action {
-    /// The node that the action is about; empty for the ledger as a whole.
-    pub fn node(&self) -> &str {
+    /// The node that the action is about; `None`: it is about the ledger as a whole.
+    pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Rebuild => "",
-            Self::Settle(slot) => &slot.node,
-            Self::Adopt(node) | Self::Expel(node) | Self::Grant(node, _) | Self::Explain(node, _) => node,
+            Self::Rebuild => None,
+            Self::Settle(slot) => Some(&slot.node),
+            Self::Adopt(node) | Self::Expel(node) | Self::Grant(node, _) | Self::Explain(node, _) => Some(node),
         }
     }
 }
@@ -173,25 +173,27 @@ fn grant_in_order(candidates: Vec<&NodeView>, capacity: &mut Capacity, now: Now,
 /// Brings `reboot-waiting` in line, where the reason changed. A grant's own patch removes it, and what a node waits for
 /// after another action of this plan is said after that action.
 fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
-    let busy: BTreeSet<String> = plan.actions.iter().map(|action| action.node().to_owned()).collect();
-    for node in view.nodes.iter().filter(|node| !busy.contains(&node.name)) {
+    let busy: BTreeSet<&str> = plan.actions.iter().filter_map(Action::node).collect();
+    let mut explained = Vec::new();
+    for node in view.nodes.iter().filter(|node| !busy.contains(node.name.as_str())) {
         let held_until = waiting::held_back(node, now);
-        let held_boot = held_until.and_then(|_| node.waiting.get()?.held_boot);
-        let waiting = match (plan.waits.get(&node.name), &node.waiting) {
-            (Some(reason), Field::Set(waiting)) if waiting.says(reason) => continue,
-            (None, Field::Absent) => continue,
-            (Some(reason), _) => Some(Waiting { held_until, held_boot, ..Waiting::new(reason, now.wall_seconds()) }),
-            (None, _) => match held_until.and_then(|at| until(at, now)) {
-                // What a person removed is not given again only because the node stopped asking for a moment.
-                Some(left) => {
-                    plan.wake = earlier(plan.wake, Some(left));
-                    continue;
-                }
-                None => None,
-            },
+        let waiting = match plan.waits.get(&node.name) {
+            Some(reason) if node.waiting.get().is_some_and(|waiting| waiting.says(reason)) => continue,
+            Some(reason) => {
+                let held_boot = held_until.and_then(|_| node.waiting.get()?.held_boot);
+                Some(Waiting { held_until, held_boot, ..Waiting::new(reason, now.wall_seconds()) })
+            }
+            None if node.waiting.is_absent() => continue,
+            // What a person removed is not given again only because the node stopped asking for a moment.
+            None if held_until.is_some() => {
+                plan.wake = earlier(plan.wake, held_until.and_then(|at| until(at, now)));
+                continue;
+            }
+            None => None,
         };
-        plan.actions.push(Action::Explain(node.name.clone(), waiting));
+        explained.push(Action::Explain(node.name.clone(), waiting));
     }
+    plan.actions.extend(explained);
 }
 
 fn oldest_request(view: &ClusterView<'_>, waits: &BTreeMap<String, WaitReason>) -> Option<Timestamp> {

@@ -111,7 +111,8 @@ fn why_put_off(node: &NodeView) -> String {
     }
 }
 
-/// A person removed the grant: the withdrawal noted until when it is not given again. A reboot since then ends that.
+/// A person removed the grant: the withdrawal noted until when it is not given again. `None` once that time has come, or
+/// the machine was rebooted since.
 pub(super) fn held_back(node: &NodeView, now: Now) -> Option<jiff::Timestamp> {
     let waiting = node.waiting.get()?;
     // No time of another machine is looked at: its clock may be wrong.

@@ -43,7 +43,7 @@ impl Controller {
         for action in &plan.actions {
             world.disturb()?;
             world.tell(|| format!("the controller does {}", in_words(action)));
-            let cached = nodes.iter().find(|node| node.name == action.node());
+            let cached = nodes.iter().find(|node| Some(node.name.as_str()) == action.node());
             match self.act(world, action, cached) {
                 // The API server's own no concerns this action; the others go on with the ledger read anew.
                 Err(Failure::Conflict | Failure::Gone) => self.ledger = None,

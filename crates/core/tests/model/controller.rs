@@ -131,7 +131,7 @@ impl World {
                 None => Work::Create,
             }));
         };
-        let host = state.index(action.node()).ok_or(Refused::Gone)?;
+        let host = action.node().and_then(|node| state.index(node)).ok_or(Refused::Gone)?;
         let now = state.now();
         match action {
             Action::Rebuild => Ok(Done::read()),
