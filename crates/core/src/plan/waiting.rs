@@ -38,7 +38,10 @@ pub(super) fn sort<'a>(
         }
     }
     let turn = |request: &Request| request.not_before.map_or(request.since, |not_before| not_before.max(request.since));
-    candidates.sort_by_key(|(node, request)| (view.home == Some(node.name.as_str()), turn(request), node.name.clone()));
+    let order = |&(node, request): &(&'a NodeView, &Request)| {
+        (view.home == Some(node.name.as_str()), turn(request), node.name.as_str())
+    };
+    candidates.sort_by_key(order);
     candidates.into_iter().map(|(node, _)| node).collect()
 }
 
