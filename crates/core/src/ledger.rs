@@ -107,6 +107,11 @@ impl LedgerState {
         }
     }
 
+    /// All slots; none while the ledger is lost.
+    pub fn slots(&self) -> &[Slot] {
+        self.known().map(Ledger::slots).unwrap_or_default()
+    }
+
     /// The ledger, unless it is lost.
     pub fn known(&self) -> Option<&Ledger> {
         match self {

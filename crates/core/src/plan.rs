@@ -209,7 +209,7 @@ fn oldest_request(view: &ClusterView<'_>, waits: &BTreeMap<String, WaitReason>) 
 fn census(view: &ClusterView<'_>, policy: &Policy, capacity: &Capacity) -> Census {
     let mut census =
         Census { nodes: view.nodes.len(), limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
-    census.oldest_slot = view.ledger.known().and_then(|ledger| ledger.slots().iter().map(|slot| slot.since).min());
+    census.oldest_slot = view.ledger.slots().iter().map(|slot| slot.since).min();
     for node in view.nodes {
         census.malformed += node.malformed().count();
         census.selected += usize::from(policy.selector.matches(&node.labels));

@@ -112,8 +112,7 @@ fn asks(world: &World, host: usize) -> Option<BootId> {
 fn left_over(world: &World, asked: &[Option<BootId>]) -> String {
     // A ledger that was lost when nobody needed it is found missing by the next who does.
     let ledger = world.read_ledger();
-    let slots = ledger.known().map(super::ledger::Ledger::slots).unwrap_or_default();
-    let mut left: Vec<String> = slots.iter().map(|slot| format!("{slot} has a slot")).collect();
+    let mut left: Vec<String> = ledger.slots().iter().map(|slot| format!("{slot} has a slot")).collect();
     for (host, asked) in world.hosts.iter().zip(asked) {
         let name = &host.name;
         left.extend((*asked == Some(host.machine.boot)).then(|| format!("{name} was not rebooted")));

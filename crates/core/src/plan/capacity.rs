@@ -33,7 +33,7 @@ impl Capacity {
     /// The capacity of this view.
     pub fn of(view: &ClusterView<'_>, policy: &Policy) -> Self {
         let selected = || view.nodes.iter().filter(|node| policy.selector.matches(&node.labels));
-        let slots = view.ledger.known().map(super::super::ledger::Ledger::slots).unwrap_or_default();
+        let slots = view.ledger.slots();
         let held: BTreeMap<String, Slot> = slots.iter().map(|slot| (slot.node.clone(), slot.clone())).collect();
         let is_unavailable = |node: &&NodeView| held.contains_key(&node.name) || down(node).is_some();
         Self {

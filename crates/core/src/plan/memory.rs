@@ -22,7 +22,7 @@ pub struct Memory {
 impl Memory {
     /// Takes a view in. To be called before [`super::plan`], with the same arguments.
     pub fn observe(&mut self, view: &ClusterView<'_>, now: Now) {
-        let slots = view.ledger.known().map(super::super::ledger::Ledger::slots).unwrap_or_default();
+        let slots = view.ledger.slots();
         self.granted.retain(|id, _| slots.iter().any(|slot| slot.id == Some(*id)));
         self.unanswered.retain(|name, _| view.nodes.iter().any(|node| node.name == *name && is_unanswered(node)));
         for node in view.nodes {

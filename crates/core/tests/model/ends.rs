@@ -83,9 +83,9 @@ impl State {
 
 /// What is not as it must be when all is done.
 fn left_over(state: &State) -> Vec<String> {
-    let slots = state.map.state.known().map(reboot_core::ledger::Ledger::slots);
-    let mut left: Vec<String> = slots.unwrap_or_default().iter().map(|slot| format!("{slot} has a slot")).collect();
-    left.extend(slots.is_none().then(|| "the ledger is lost".to_owned()));
+    let ledger = &state.map.state;
+    let mut left: Vec<String> = ledger.slots().iter().map(|slot| format!("{slot} has a slot")).collect();
+    left.extend(ledger.known().is_none().then(|| "the ledger is lost".to_owned()));
     for host in &state.hosts {
         let Some(node) = &host.node else {
             left.push(format!("{} has no Node", host.name));
