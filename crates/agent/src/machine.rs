@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::BoxFuture;
 use reboot_core::drain::{Attachments, Budgets, PodView};
 use reboot_core::ids::BootId;
-use reboot_core::step::{CallReply, Engine, HostView};
+use reboot_core::step::{Engine, HostView, LogindReply};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -131,13 +131,13 @@ impl Machine {
     }
 
     /// Asks logind to reboot the machine.
-    pub async fn reboot(&self) -> CallReply {
+    pub async fn reboot(&self) -> LogindReply {
         let reply = self.host.reboot().await;
         warn!(?reply, "called logind to reboot");
         match reply {
-            RebootReply::Accepted | RebootReply::InProgress | RebootReply::Lost(_) => CallReply::MayHappen,
-            RebootReply::Unreachable(why) => CallReply::NotSent(why),
-            RebootReply::Refused { name, message } => CallReply::Refused(format!("{message} ({name})")),
+            RebootReply::Accepted | RebootReply::InProgress | RebootReply::Lost(_) => LogindReply::MayHappen,
+            RebootReply::Unreachable(why) => LogindReply::NotSent(why),
+            RebootReply::Refused { name, message } => LogindReply::Refused(format!("{message} ({name})")),
         }
     }
 

@@ -221,7 +221,7 @@ impl Reconciler {
             }
             Action::Reboot => {
                 let reply = self.machine.reboot().await;
-                state.memory.called(reply, state.now());
+                state.memory.logind_replied(reply, state.now());
                 Done::Again
             }
         }

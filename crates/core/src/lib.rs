@@ -110,7 +110,10 @@ mod tests {
     #[test]
     fn the_earlier_wake_up_is_the_one_that_is_there_or_the_smaller() {
         let [one, two] = [1, 2].map(|seconds| Some(Duration::from_secs(seconds)));
-        assert_eq!([earlier(one, two), earlier(two, one), earlier(None, two), earlier(one, None)], [one, one, two, one]);
+        assert_eq!(
+            [earlier(one, two), earlier(two, one), earlier(None, two), earlier(one, None)],
+            [one, one, two, one]
+        );
         assert_eq!(earlier(None, None), None);
     }
 }

@@ -16,7 +16,7 @@ mod watches;
 
 pub use drain::{Evict, Means};
 pub use evictions::{EvictReply, Under};
-pub use memory::{CallReply, Memory};
+pub use memory::{LogindReply, Memory};
 pub use watches::{Watches, watches};
 
 use std::time::Duration;

@@ -148,7 +148,7 @@ impl Agent {
                 world.violations.extend(world.audit.logind_called(&name, &pods, may_be_left));
                 let reply = world.call_logind(host);
                 self.disturb(world, host)?;
-                self.memory.called(reply, self.now(world));
+                self.memory.logind_replied(reply, self.now(world));
             }
         }
         Ok(true)

@@ -10,7 +10,7 @@ use super::world::World;
 use crate::audit::Actor;
 use crate::drain::{Attachment, Attachments, Budgets, Claim, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
-use crate::step::{CallReply, Engine, EvictReply, HostView};
+use crate::step::{Engine, EvictReply, HostView, LogindReply};
 
 pub(super) struct Machine {
     pub(super) boot: BootId,
@@ -252,7 +252,7 @@ impl World {
     }
 
     /// logind is called. The reply need not say what happened.
-    pub(super) fn call_logind(&mut self, host: usize) -> CallReply {
+    pub(super) fn call_logind(&mut self, host: usize) -> LogindReply {
         let reply = if self.faults { self.random.below(6) } else { 0 };
         let down_at = self.mono + seconds(&mut self.random, 90);
         let name = self.hosts[host].name.clone();
@@ -260,15 +260,15 @@ impl World {
         let machine = &mut self.hosts[host].machine;
         match reply {
             // Accepted, but nothing comes of it; or the call was lost.
-            1 => CallReply::MayHappen,
-            2 => CallReply::NotSent("the bus is away".into()),
-            3 => CallReply::Refused("blocked by an inhibitor".into()),
+            1 => LogindReply::MayHappen,
+            2 => LogindReply::NotSent("the bus is away".into()),
+            3 => LogindReply::Refused("blocked by an inhibitor".into()),
             _ => {
                 if machine.power == Power::Up {
                     machine.power = Power::Preparing(down_at);
                     self.audit.going_down(&name);
                 }
-                CallReply::MayHappen
+                LogindReply::MayHappen
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::preflight::{self, Outlook};
+use super::preflight::{self, Finding};
 use super::{Action, Engine, Note, Situation, Step, cycle, finish};
 use crate::annotations::{self as key, NodePatch};
 use crate::backoff::doubling;
@@ -87,10 +87,10 @@ fn take_up(s: &Situation<'_>, id: GrantId) -> Step {
         return cycle::give_back(s, &begin(s, id), reason, None);
     }
     match preflight::look(s, id) {
-        Outlook::Clear => start(s, id),
-        Outlook::Blocked(reason, why) => cycle::give_back(s, &begin(s, id), reason, Some(why)),
+        Finding::Clear => start(s, id),
+        Finding::Blocked(reason, why) => cycle::give_back(s, &begin(s, id), reason, Some(why)),
         // It takes a moment, of which there is nothing to say.
-        Outlook::Unseen(left) => Step { status: s.node.status.clone(), ..Step::new(Action::Wait) }.wake_in(left),
+        Finding::Unseen(left) => Step { status: s.node.status.clone(), ..Step::new(Action::Wait) }.wake_in(left),
     }
 }
 

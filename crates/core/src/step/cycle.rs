@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::drain::{self, Going, Progress};
-use super::memory::CallReply;
+use super::drain::{self, Going, Stage};
+use super::memory::LogindReply;
 use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
 use crate::annotations::{self as key, NodePatch};
 use crate::ids::BootId;
@@ -53,7 +53,7 @@ pub(super) fn removed_from_earlier_run(s: &Situation<'_>, lost: &InProgress) -> 
 }
 
 fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {
-    if let (Some(CallReply::Refused(words)), _) = s.memory.call(s.now) {
+    if let (Some(LogindReply::Refused(words)), _) = s.memory.logind_call(s.now) {
         return give_back(s, committed, EndReason::RebootRefused, Some(words.clone()));
     }
     let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
@@ -80,13 +80,13 @@ fn reason_to_stop(s: &Situation<'_>, progress: &InProgress) -> Option<EndReason>
 
 fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     let left = time_left(s);
-    let going = match drain::progress(s) {
-        Progress::Detaching(volumes, wait) if !left.is_zero() => return detaching(volumes, wait.min(left)),
+    let going = match drain::stage(s) {
+        Stage::Detaching(volumes, wait) if !left.is_zero() => return detaching(volumes, wait.min(left)),
         // The pods are gone, which is what the timeout is about: no reason to give the drain up.
-        Progress::Detaching(volumes, _) => return end(s, progress, &Left::Volumes(volumes.unwrap_or_default())),
-        Progress::Done(volumes) => return end(s, progress, &Left::Volumes(volumes)),
-        Progress::NotListed => None,
-        Progress::Going(going) => Some(going),
+        Stage::Detaching(volumes, _) => return end(s, progress, &Left::Volumes(volumes.unwrap_or_default())),
+        Stage::Done(volumes) => return end(s, progress, &Left::Volumes(volumes)),
+        Stage::NotListed => None,
+        Stage::Going(going) => Some(going),
     };
     if left.is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot {
         return match going {
@@ -175,13 +175,13 @@ pub(super) const STILL_PREPARING: Duration = Duration::from_secs(10);
 
 /// Past the point of no return: until the boot ID changes, or logind itself says no.
 fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
-    let (answer, due_in) = s.memory.call(s.now);
+    let (answer, due_in) = s.memory.logind_call(s.now);
     let status = match answer {
-        Some(CallReply::Refused(words)) => {
+        Some(LogindReply::Refused(words)) => {
             return give_back(s, progress, EndReason::RebootRefused, Some(words.clone()));
         }
-        Some(CallReply::NotSent(words)) => format!("Rebooting: logind was not reached: {words}"),
-        Some(CallReply::MayHappen) | None => "Rebooting".to_owned(),
+        Some(LogindReply::NotSent(words)) => format!("Rebooting: logind was not reached: {words}"),
+        Some(LogindReply::MayHappen) | None => "Rebooting".to_owned(),
     };
     if !due_in.is_zero() {
         return Step::wait(status).wake_in(due_in);
@@ -193,16 +193,16 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
         return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(STILL_PREPARING);
     }
     let go_on_without = time_left(s).is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
-    match drain::progress(s) {
-        Progress::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
-        Progress::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
+    match drain::stage(s) {
+        Stage::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
+        Stage::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
         // An earlier run passed the point of no return. What it wrote last may still be on its way, such as a give-back
         // after logind's refusal: this write makes that stale before logind is called again.
         _ if !s.memory.committed_here() => {
             let patch = set_progress(NodePatch::default(), progress.clone(), s);
             Step { status: Some(status), ..Step::new(Action::Write(patch, None)) }
         }
-        Progress::Done(_) | Progress::Detaching(..) | Progress::Going(_) => {
+        Stage::Done(_) | Stage::Detaching(..) | Stage::Going(_) => {
             Step { status: Some(status), ..Step::new(Action::Reboot) }
         }
     }

@@ -44,7 +44,8 @@ const OVERDUE: Duration = Duration::from_secs(10);
 /// How long the containers have to end once the drain has taken too long for more.
 pub(super) const SHORT_GRACE: Duration = Duration::from_secs(10);
 
-pub(super) enum Progress {
+/// Where the drain stands.
+pub(super) enum Stage {
     /// The pods have not been listed yet.
     NotListed,
     /// The pods are gone, and volumes of theirs are still attached: which, where they are listed, and for how long they
@@ -89,20 +90,21 @@ enum Turn {
     Blocked(String, Option<Duration>),
 }
 
-pub(super) fn progress(s: &Situation<'_>) -> Progress {
-    let Some(pods) = &s.host.pods else { return Progress::NotListed };
+/// Where the drain stands now.
+pub(super) fn stage(s: &Situation<'_>) -> Stage {
+    let Some(pods) = &s.host.pods else { return Stage::NotListed };
     let since = s.node.in_progress.get().map_or(s.now.wall, |progress| progress.since);
     let sorted = pods.iter().map(|pod| (pod, s.policy.drain.fate(pod, since, s.now.wall)));
     let going: Vec<_> = sorted.filter(|(_, fate)| fate.must_go()).collect();
     if going.is_empty() {
         return match volumes::detach(s) {
-            Detach::Done => Progress::Done(Vec::new()),
-            Detach::Awaited(volumes, left) => Progress::Detaching(volumes, left),
-            Detach::Left(volumes) => Progress::Done(volumes),
+            Detach::Done => Stage::Done(Vec::new()),
+            Detach::Awaited(volumes, left) => Stage::Detaching(volumes, left),
+            Detach::Left(volumes) => Stage::Done(volumes),
         };
     }
     let mut outlook = Outlook::default();
-    outlook.wake_at_the_next_rung(s);
+    outlook.wake_at_next_escalation(s);
     for (pod, _) in &going {
         outlook.wake_when_stuck(pod, s);
     }
@@ -112,15 +114,15 @@ pub(super) fn progress(s: &Situation<'_>) -> Progress {
     }
     let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
     let all = left.len().saturating_add(s.memory.evictions().gone(pods));
-    let why = outlook.say_what_blocks(s).or_else(|| last_to_end(&going));
+    let why = outlook.say_what_blocks(s).or_else(|| last_deadline(&going));
     let why = why.map(|why| format!("; {why}")).unwrap_or_default();
     let status = format!("Draining: {} of {all} pods left{why}", left.len());
     let notes = outlook.told.notes();
-    Progress::Going(Going { left, evict: outlook.evict, notes, status, retry: outlook.retry })
+    Stage::Going(Going { left, evict: outlook.evict, notes, status, retry: outlook.retry })
 }
 
-/// Which of the pods that are ending has the most time for it.
-fn last_to_end(going: &[(&PodView, Fate)]) -> Option<String> {
+/// The pod whose grace period ends last, and when that is; `None` where no pod is ending.
+fn last_deadline(going: &[(&PodView, Fate)]) -> Option<String> {
     let ending = going.iter().filter_map(|(pod, _)| Some((pod.ends_at?, pod)));
     let (at, last) = ending.max_by_key(|(at, _)| *at)?;
     Some(format!("{} has until {at} to end", last.pod))
@@ -158,9 +160,9 @@ impl Outlook {
         Some(format!("{why}; no pod has gone for {}s", STANDSTILL.as_secs()))
     }
 
-    /// A pod that is there long after the end of its grace period is what the drain waits for: a finalizer holds it, or
-    /// kubelet does not get rid of it.
-    fn expect_the_end_of(&mut self, pod: &PodView, s: &Situation<'_>) {
+    /// Notes a terminating pod that is still there [`OVERDUE`] after its grace period: a finalizer holds it, or kubelet
+    /// cannot remove it. Until then, wakes at that moment.
+    fn note_if_overdue(&mut self, pod: &PodView, s: &Situation<'_>) {
         let Some(ends_at) = pod.ends_at else { return };
         match until(ends_at.checked_add(OVERDUE).unwrap_or(Timestamp::MAX), s.now) {
             Some(left) => self.wake_in(left),
@@ -169,10 +171,10 @@ impl Outlook {
     }
 
     /// Time alone makes the drain less patient.
-    fn wake_at_the_next_rung(&mut self, s: &Situation<'_>) {
+    fn wake_at_next_escalation(&mut self, s: &Situation<'_>) {
         let (rules, spent) = (&s.policy.drain, s.memory.spent(s.now));
-        let rungs = [rules.shorten_after, rules.delete_after].into_iter().flatten();
-        rungs.filter(|after| *after > spent).for_each(|after| self.wake_in(after.saturating_sub(spent)));
+        let escalations = [rules.shorten_after, rules.delete_after].into_iter().flatten();
+        escalations.filter(|after| *after > spent).for_each(|after| self.wake_in(after.saturating_sub(spent)));
     }
 
     /// Time alone makes it leave a pod that does not end.
@@ -196,7 +198,7 @@ fn take_turns(s: &Situation<'_>, pods: &[PodView], going: &[(&PodView, Fate)], o
                 outlook.told.add(pod, *fate, &evict, s);
                 outlook.evict.push(evict);
             }
-            Turn::UnderWay => outlook.expect_the_end_of(pod, s),
+            Turn::UnderWay => outlook.note_if_overdue(pod, s),
             Turn::Soon(delay) => delay.into_iter().for_each(|delay| outlook.wake_in(delay)),
             Turn::Blocked(why, delay) => {
                 if let Some(delay) = delay {
@@ -256,7 +258,7 @@ impl<'a> Round<'a> {
 
     fn turn(&mut self, pod: &'a PodView) -> Turn {
         let standing = self.evictions.standing(&pod.pod.uid, self.now);
-        let turn = match self.rung(pod, &standing) {
+        let turn = match self.turn_without_budgets(pod, &standing) {
             Some(turn) => turn,
             None => self.ask_budgets(pod, &standing),
         };
@@ -284,8 +286,8 @@ impl<'a> Round<'a> {
         asks && !pod.terminating && self.evictions.is_in_flight(&pod.pod.uid)
     }
 
-    /// What is clear before any budget is asked.
-    fn rung(&self, pod: &PodView, standing: &Standing<'_>) -> Option<Turn> {
+    /// The turn of a pod that no budget has a say in now.
+    fn turn_without_budgets(&self, pod: &PodView, standing: &Standing<'_>) -> Option<Turn> {
         let in_flight = self.evictions.is_in_flight(&pod.pod.uid);
         let was = self.evictions.last(&pod.pod.uid);
         // A smaller grace period takes effect on a pod that is being deleted, and no budget is asked about it.

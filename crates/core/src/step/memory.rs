@@ -14,7 +14,7 @@ use crate::values::{InProgress, Phase};
 
 /// How the call to logind was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallReply {
+pub enum LogindReply {
     /// Accepted, under way already, or nobody knows: the machine may be going down.
     MayHappen,
     /// The call did not reach logind; why.
@@ -49,7 +49,7 @@ struct Cycle {
 struct Call {
     tries: u32,
     again_at: Option<Duration>,
-    answer: Option<CallReply>,
+    answer: Option<LogindReply>,
 }
 
 impl Cycle {
@@ -127,7 +127,7 @@ impl Memory {
     }
 
     /// Notes how the call to logind was answered.
-    pub fn called(&mut self, reply: CallReply, now: Now) {
+    pub fn logind_replied(&mut self, reply: LogindReply, now: Now) {
         if let Some(Cycle { call, .. }) = &mut self.cycle {
             call.tries = call.tries.saturating_add(1);
             call.again_at = Some(now.mono.saturating_add(call_delay(&reply, call.tries)));
@@ -200,7 +200,7 @@ impl Memory {
     }
 
     /// What the latest call to logind brought, and how long until the next one is due (zero: now).
-    pub(super) fn call(&self, now: Now) -> (Option<&CallReply>, Duration) {
+    pub(super) fn logind_call(&self, now: Now) -> (Option<&LogindReply>, Duration) {
         let call = self.cycle.as_ref().map(|cycle| &cycle.call);
         let again_at = call.and_then(|call| call.again_at);
         (call.and_then(|call| call.answer.as_ref()), again_at.map_or(Duration::ZERO, |at| at.saturating_sub(now.mono)))
@@ -209,10 +209,10 @@ impl Memory {
 
 /// A machine needs a while to go down, and delay inhibitors may hold it for minutes: 30 s doubling to 5 min. A call that
 /// reached nobody is made again soon, for the bus is back in a moment: 1 s doubling to 30 s.
-fn call_delay(reply: &CallReply, tries: u32) -> Duration {
+fn call_delay(reply: &LogindReply, tries: u32) -> Duration {
     match reply {
-        CallReply::NotSent(_) => doubling(Duration::from_secs(1), tries, Duration::from_secs(30)),
-        CallReply::MayHappen | CallReply::Refused(_) => {
+        LogindReply::NotSent(_) => doubling(Duration::from_secs(1), tries, Duration::from_secs(30)),
+        LogindReply::MayHappen | LogindReply::Refused(_) => {
             doubling(Duration::from_secs(30), tries, Duration::from_mins(5))
         }
     }

@@ -11,7 +11,7 @@ use crate::ids::GrantId;
 use crate::reason::EndReason;
 
 /// What the look brought.
-pub(super) enum Outlook {
+pub(super) enum Finding {
     /// Nothing is known that would hold the drain up.
     Clear,
     /// The pods or the budgets are not listed yet; for how long that is waited for.
@@ -39,20 +39,20 @@ pub(super) fn is_due(s: &Situation<'_>) -> bool {
 }
 
 /// Looks whether the drain under this grant could end.
-pub(super) fn look(s: &Situation<'_>, id: GrantId) -> Outlook {
+pub(super) fn look(s: &Situation<'_>, id: GrantId) -> Finding {
     if s.policy.on_drain_blocked == OnDrainBlocked::Drain {
-        return Outlook::Clear;
+        return Finding::Clear;
     }
     let seen = s.memory.granted_at(id).unwrap_or(s.now.mono);
     let left = seen.saturating_add(LISTING).saturating_sub(s.now.mono);
     match &s.host.pods {
         Some(pods) if s.host.budgets.0.is_some() || left.is_zero() => judge(s, pods),
-        None if left.is_zero() => Outlook::Clear,
-        _ => Outlook::Unseen(left),
+        None if left.is_zero() => Finding::Clear,
+        _ => Finding::Unseen(left),
     }
 }
 
-fn judge(s: &Situation<'_>, pods: &[PodView]) -> Outlook {
+fn judge(s: &Situation<'_>, pods: &[PodView]) -> Finding {
     let rules = &s.policy.drain;
     // Whoever lets the drain end in spite of what blocks it wants it to begin.
     let in_spite = s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
@@ -60,14 +60,14 @@ fn judge(s: &Situation<'_>, pods: &[PodView]) -> Outlook {
     let going = pods.iter().filter(|pod| !pod.terminating);
     for (pod, fate) in going.map(|pod| (pod, rules.fate(pod, s.now.wall, s.now.wall))) {
         if let Some(why) = fate.blocks().filter(|_| !in_spite) {
-            return Outlook::Blocked(EndReason::BlockedByPod, format!("{} stays: {why}", pod.pod));
+            return Finding::Blocked(EndReason::BlockedByPod, format!("{} stays: {why}", pod.pod));
         }
         let why = if fate.is_evicted() && !past_budgets { blocked(s, pod, pods) } else { None };
         if let Some(why) = why {
-            return Outlook::Blocked(EndReason::BlockedByBudget, format!("{} is {why}", pod.pod));
+            return Finding::Blocked(EndReason::BlockedByBudget, format!("{} is {why}", pod.pod));
         }
     }
-    Outlook::Clear
+    Finding::Clear
 }
 
 /// Why the budgets over this pod would not let it go, now and for some time.

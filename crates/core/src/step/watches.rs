@@ -1,7 +1,7 @@
 //! What has to be watched for the next decisions: everything else costs the API server nothing.
 
 use super::Situation;
-use super::drain::{self, Progress};
+use super::drain::{self, Stage};
 use super::{preflight, volumes};
 use crate::values::Phase;
 
@@ -22,6 +22,6 @@ pub fn watches(s: &Situation<'_>) -> Watches {
     let Some(progress) = s.node.in_progress.get().filter(|progress| Some(progress.id.boot) == s.host.boot) else {
         return Watches { pods: preflight::is_due(s), volumes: false };
     };
-    let over = || matches!(drain::progress(s), Progress::Done(_) | Progress::Detaching(..));
+    let over = || matches!(drain::stage(s), Stage::Done(_) | Stage::Detaching(..));
     Watches { pods: true, volumes: progress.phase == Phase::Draining && volumes::matter(s) && over() }
 }

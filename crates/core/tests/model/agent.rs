@@ -7,7 +7,7 @@ use reboot_core::annotations::{self as key, NodePatch};
 use reboot_core::audit::Actor;
 use reboot_core::ids::GrantId;
 use reboot_core::node::{CordonOwner, NodeView};
-use reboot_core::step::{Action, CallReply, EvictReply, HostView, Memory, Situation, step};
+use reboot_core::step::{Action, EvictReply, HostView, LogindReply, Memory, Situation, step};
 use reboot_core::values::{Field, InProgress, Permission, Phase};
 
 use super::mutation::Mutation as M;
@@ -103,10 +103,10 @@ impl World {
             Action::Reboot => {
                 state.logind_called(host);
                 let reply = match luck {
-                    Luck::Refused => CallReply::Refused("an inhibitor".to_owned()),
-                    Luck::Good | Luck::Late | Luck::NothingHappens => CallReply::MayHappen,
+                    Luck::Refused => LogindReply::Refused("an inhibitor".to_owned()),
+                    Luck::Good | Luck::Late | Luck::NothingHappens => LogindReply::MayHappen,
                 };
-                memory.called(reply, state.now());
+                memory.logind_replied(reply, state.now());
                 if luck == Luck::Good {
                     state.go_down(host);
                 }

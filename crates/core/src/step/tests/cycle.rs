@@ -229,7 +229,7 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
     check(&rebooting("pods="), "refresh");
     check(&rebooting("pods= preparing=no"), "refresh");
     check_scene(&scene(&rebooting("fresh pods= preparing=no")).wrote(), "reboot");
-    let unreached = scene(&rebooting("fresh pods= preparing=no")).wrote().called(CallReply::NotSent("no bus".into()));
+    let unreached = scene(&rebooting("fresh pods= preparing=no")).wrote().called(LogindReply::NotSent("no bus".into()));
     assert_eq!(unreached.after(1).step().status.unwrap(), "Rebooting: logind was not reached: no bus");
     check(&rebooting("fresh pods=late preparing=no"), "evict late");
     check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_of_1_pods_left"), "wait");
@@ -242,7 +242,7 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
 #[test]
 fn a_pod_that_comes_late_is_drained_before_logind_is_called_again() {
     let words = rebooting("fresh pods=late preparing=no");
-    let called = scene(&words).wrote().called(CallReply::MayHappen).after(30);
+    let called = scene(&words).wrote().called(LogindReply::MayHappen).after(30);
     check_scene(&called, "evict late");
     check_scene(&called.then(&rebooting("fresh pods= preparing=no")), "reboot");
 }
@@ -250,8 +250,8 @@ fn a_pod_that_comes_late_is_drained_before_logind_is_called_again() {
 #[test]
 fn a_call_that_brings_no_reboot_is_repeated_with_backoff_and_sooner_where_it_reached_nobody() {
     let words = rebooting("fresh pods= preparing=no status=Rebooting");
-    let unheard = CallReply::NotSent("no bus".into());
-    for (reply, delays) in [(CallReply::MayHappen, [30, 60, 120, 240, 300, 300]), (unheard, [1, 2, 4, 8, 16, 30])] {
+    let unheard = LogindReply::NotSent("no bus".into());
+    for (reply, delays) in [(LogindReply::MayHappen, [30, 60, 120, 240, 300, 300]), (unheard, [1, 2, 4, 8, 16, 30])] {
         let mut scene = scene(&words);
         for seconds in delays {
             scene = scene.called(reply.clone()).wrote();
@@ -263,19 +263,19 @@ fn a_call_that_brings_no_reboot_is_repeated_with_backoff_and_sooner_where_it_rea
             check_scene(&scene, "reboot");
         }
     }
-    check_scene(&scene(&words).called(CallReply::MayHappen).restarted(), "write resume");
+    check_scene(&scene(&words).called(LogindReply::MayHappen).restarted(), "write resume");
 }
 
 #[test]
 fn a_call_at_the_end_of_time_is_noted() {
     let mut last = scene(&rebooting("fresh pods=")).wrote();
     last.run_for = Duration::MAX;
-    check_scene(&last.called(CallReply::MayHappen), "reboot");
+    check_scene(&last.called(LogindReply::MayHappen), "reboot");
 }
 
 #[test]
 fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
-    let refused = scene(&rebooting("pods=")).wrote().called(CallReply::Refused("blocked by an inhibitor".into()));
+    let refused = scene(&rebooting("pods=")).wrote().called(LogindReply::Refused("blocked by an inhibitor".into()));
     check_scene(&refused, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
     let Action::Write(patch, note) = refused.step().action else { panic!("a write") };
     assert!(patch.get(key::LAST_REBOOT).unwrap().unwrap().contains("blocked by an inhibitor"));
@@ -317,7 +317,7 @@ fn an_in_progress_that_is_taken_away_past_the_point_of_no_return_is_restored() {
     check_scene(&committed().then(DRAINING), "write commit:7");
     check_scene(&committed().then(&draining("paused")), "write commit:7");
     check_scene(&committed().then("uid=u2"), "wait");
-    check_scene(&scene(REBOOTING).wrote().called(CallReply::MayHappen).then("asks"), "write restore:7");
+    check_scene(&scene(REBOOTING).wrote().called(LogindReply::MayHappen).then("asks"), "write restore:7");
 }
 
 #[test]

@@ -102,8 +102,8 @@ impl Scene {
         self
     }
 
-    pub(super) fn called(mut self, reply: CallReply) -> Self {
-        self.memory.called(reply, self.now());
+    pub(super) fn called(mut self, reply: LogindReply) -> Self {
+        self.memory.logind_replied(reply, self.now());
         self
     }
 
