@@ -252,11 +252,11 @@ impl Reconciler {
 
     /// Says to people what was done.
     fn tell(&self, before: &NodeView, note: &Note) {
-        info!(reason = note.reason, "{}", note.text);
+        info!(reason = note.reason.code(), "{}", note.text);
         self.events.publish(EventNote {
             object: node_reference(&before.name, &before.uid),
             warning: note.warning,
-            reason: note.reason.to_owned(),
+            reason: note.reason.code().to_owned(),
             action: "Reboot".to_owned(),
             note: note.text.clone(),
         });

@@ -9,6 +9,7 @@ mod drain;
 mod evictions;
 mod finish;
 mod memory;
+mod note;
 mod preflight;
 mod told;
 mod volumes;
@@ -17,6 +18,7 @@ mod watches;
 pub use drain::{Evict, Means};
 pub use evictions::{EvictReply, Under};
 pub use memory::{LogindReply, Memory};
+pub use note::{Note, NoteReason};
 pub use watches::{Watches, watches};
 
 use std::time::Duration;
@@ -126,17 +128,6 @@ pub enum Action {
     Refresh,
     /// Call logind.
     Reboot,
-}
-
-/// What is told to people when a write has succeeded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// Whether a person should look.
-    pub warning: bool,
-    /// The reason as one CamelCase word.
-    pub reason: &'static str,
-    /// A sentence.
-    pub text: String,
 }
 
 /// The next thing to do.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::preflight::{self, Finding};
-use super::{Action, Engine, Note, Situation, Step, cycle, finish};
+use super::{Action, Engine, Note, NoteReason, Situation, Step, cycle, finish};
 use crate::annotations::{self as key, NodePatch};
 use crate::backoff::doubling;
 use crate::ids::{BootId, GrantId, Serial, parse_version};
@@ -123,7 +123,7 @@ fn start(s: &Situation<'_>, id: GrantId) -> Step {
     } else {
         format!("Draining this node for its reboot ({id}): {why}")
     };
-    let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: "Draining", text })));
+    let mut step = Step::new(Action::Write(patch, Some(Note { warning: false, reason: NoteReason::Draining, text })));
     step.status = Some("Draining: begun".to_owned());
     step
 }
@@ -145,7 +145,7 @@ fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
     };
     let text = "The machine was rebooted by something else; the request is fulfilled".to_owned();
     let patch = finish::cleared(s, tidy(s)).set(key::LAST_REBOOT, last);
-    Step::new(Action::Write(patch, Some(Note { warning: false, reason: "FoundRebooted", text })))
+    Step::new(Action::Write(patch, Some(Note { warning: false, reason: NoteReason::FoundRebooted, text })))
 }
 
 /// All who ask now. While update_engine is not heard, what it asked before still stands.

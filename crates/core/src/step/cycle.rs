@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::drain::{self, Going, Stage};
 use super::memory::LogindReply;
-use super::{Action, Note, OnDrainTimeout, Situation, Step, ask};
+use super::{Action, Note, NoteReason, OnDrainTimeout, Situation, Step, ask};
 use crate::annotations::{self as key, NodePatch};
 use crate::ids::BootId;
 use crate::reason::EndReason;
@@ -57,7 +57,7 @@ fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {
         return give_back(s, committed, EndReason::RebootRefused, Some(words.clone()));
     }
     let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
-    let note = Note { warning: true, reason: "Restored", text };
+    let note = Note { warning: true, reason: NoteReason::Restored, text };
     Step::new(Action::Write(set_progress(NodePatch::default(), committed.clone(), s), Some(note)))
 }
 
@@ -164,7 +164,7 @@ fn commit(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
         }
     };
     let patch = set_progress(NodePatch::default(), progress, s);
-    let note = Note { warning, reason: "Rebooting", text };
+    let note = Note { warning, reason: NoteReason::Rebooting, text };
     let mut step = Step::new(Action::Write(patch, Some(note)));
     step.status = Some("Rebooting".to_owned());
     step
@@ -239,13 +239,11 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
         os_after: None,
         same_version: s.node.last_reboot.get().map_or(0, |last| last.same_version),
     };
-    let text = match &detail {
-        Some(detail) => format!("Gave the reboot back: {reason}: {detail}"),
-        None => format!("Gave the reboot back: {reason}"),
-    };
+    let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+    let text = format!("Gave the reboot back ({}): {reason}{detail}", reason.code());
     let blocked = matches!(reason, EndReason::BlockedByBudget | EndReason::BlockedByPod);
     let warning = blocked || matches!(reason, EndReason::DrainTimedOut | EndReason::RebootRefused);
-    let note = Note { warning, reason: "GaveBack", text: text.clone() };
+    let note = Note { warning, reason: NoteReason::GaveBack, text: text.clone() };
     let mut step = Step::new(Action::Write(patch.set(key::LAST_REBOOT, last), Some(note)));
     step.status = Some(text);
     step

@@ -1,6 +1,6 @@
 //! The machine runs another boot than the one that the cycle was to end.
 
-use super::{Action, Note, Situation, Step};
+use super::{Action, Note, NoteReason, Situation, Step};
 use crate::annotations::{self as key, NodePatch};
 use crate::ids::BootId;
 use crate::reason::EndReason;
@@ -32,7 +32,7 @@ pub(super) fn rebooted(s: &Situation<'_>, progress: &InProgress, boot: BootId) -
         _ => String::new(),
     };
     let text = format!("Rebooted in {}s{version}", last.seconds);
-    let note = Note { warning: last.same_version > 0, reason: "Rebooted", text };
+    let note = Note { warning: last.same_version > 0, reason: NoteReason::Rebooted, text };
     let patch = cleared(s, NodePatch::default().uncordon_if(s.node.cordon_is_ours()));
     Step::new(Action::Write(patch.remove(key::IN_PROGRESS).set(key::LAST_REBOOT, last), Some(note)))
 }

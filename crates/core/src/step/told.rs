@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::drain::{Evict, SHORT_GRACE};
-use super::{Note, Situation};
+use super::{Note, NoteReason, Situation};
 use crate::drain::{Fate, PodView};
 
 /// What people are told.
 #[derive(Default)]
 pub(super) struct Told {
     /// The names of pods by what is told of them.
-    pods: BTreeMap<&'static str, Vec<String>>,
+    pods: BTreeMap<NoteReason, Vec<String>>,
     /// What has blocked the drain for long.
     pub(super) blocked: Option<String>,
 }
@@ -24,10 +24,10 @@ impl Told {
         let is_again = s.memory.evictions().last(&pod.pod.uid) == Some((evict.means, evict.grace));
         let reason = match fate {
             _ if is_again => return,
-            _ if past(rules.delete_after) && !pod.terminating => "DeletedPastBudget",
-            _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => "GraceShortened",
-            Fate::EvictUnmanaged => "EvictedUnmanaged",
-            Fate::EvictEmptyDir => "EvictedEmptyDir",
+            _ if past(rules.delete_after) && !pod.terminating => NoteReason::DeletedPastBudget,
+            _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => NoteReason::GraceShortened,
+            Fate::EvictUnmanaged => NoteReason::EvictedUnmanaged,
+            Fate::EvictEmptyDir => NoteReason::EvictedEmptyDir,
             _ => return,
         };
         self.pods.entry(reason).or_default().push(pod.pod.to_string());
@@ -35,16 +35,17 @@ impl Told {
 
     /// One note for each thing to tell.
     pub(super) fn notes(self) -> Vec<Note> {
-        let note = |(reason, pods): (&'static str, Vec<String>)| {
-            let (warning, what) = match reason {
-                "DeletedPastBudget" => (true, "Deleting pods whatever their budgets say, by --drain-delete-after"),
-                "GraceShortened" => (true, "Cutting grace periods short, by --drain-shorten-after"),
-                "EvictedUnmanaged" => (false, "Evicting pods without a controller, which nobody starts anew"),
-                _ => (false, "Evicting pods with an emptyDir, whose content goes with them"),
+        // What is lost by each of these does not come back.
+        let note = |(reason, pods): (NoteReason, Vec<String>)| {
+            let what = match reason {
+                NoteReason::DeletedPastBudget => "Deleting pods whatever their budgets say, by --drain-delete-after",
+                NoteReason::GraceShortened => "Cutting grace periods short, by --drain-shorten-after",
+                NoteReason::EvictedUnmanaged => "Evicting pods without a controller, which nobody starts anew",
+                _ => "Evicting pods with an emptyDir, whose content goes with them",
             };
-            Note { warning, reason, text: format!("{what}: {}", pods.join(", ")) }
+            Note { warning: true, reason, text: format!("{what}: {}", pods.join(", ")) }
         };
-        let blocked = self.blocked.map(|text| Note { warning: true, reason: "DrainBlocked", text });
+        let blocked = self.blocked.map(|text| Note { warning: true, reason: NoteReason::DrainBlocked, text });
         self.pods.into_iter().map(note).chain(blocked).collect()
     }
 }

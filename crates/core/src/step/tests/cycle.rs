@@ -19,7 +19,7 @@ fn rebooting(more: &str) -> String {
 #[track_caller]
 fn check_note(scene: &Scene, begins: &str, ends: &str) {
     let Action::Write(_, Some(note)) = scene.step().action else { panic!("{:?}", scene.step()) };
-    let told = format!("{} {}: {}", if note.warning { "Warning" } else { "Normal" }, note.reason, note.text);
+    let told = format!("{} {}: {}", if note.warning { "Warning" } else { "Normal" }, note.reason.code(), note.text);
     assert!(told.starts_with(begins) && told.ends_with(ends), "{told:?}");
 }
 
@@ -277,6 +277,8 @@ fn a_call_at_the_end_of_time_is_noted() {
 fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
     let refused = scene(&rebooting("pods=")).wrote().called(LogindReply::Refused("blocked by an inhibitor".into()));
     check_scene(&refused, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
+    let told = "Warning GaveBack: Gave the reboot back (RebootRefused): logind refused the reboot: blocked by";
+    check_note(&refused, told, "an inhibitor");
     let Action::Write(patch, note) = refused.step().action else { panic!("a write") };
     assert!(patch.get(key::LAST_REBOOT).unwrap().unwrap().contains("blocked by an inhibitor"));
     assert!(note.unwrap().warning);

@@ -113,7 +113,7 @@ fn what_blocks_is_told_in_an_event_when_no_pod_has_gone_for_half_a_minute_and_on
     assert_eq!(note(&probed(closed.after(29))), None);
     let mut still = probed(scene(&draining("pods=web/a budgets=web:0:7")).after(30));
     let told = note(&still).unwrap();
-    assert!(told.warning && told.reason == "DrainBlocked", "{told:?}");
+    assert!(told.warning && told.reason == NoteReason::DrainBlocked, "{told:?}");
     assert_eq!(told.text, "default/web/a is blocked by PodDisruptionBudget web, which allows no disruption now");
     // The next write is of the time spent alone.
     still.node.status = still.step().status;
@@ -177,7 +177,10 @@ fn a_pod_that_should_have_ended_long_ago_is_named() {
     let why = "default/web/a should have ended at 2026-01-01T12:00:50Z; no pod has gone for 30s";
     assert_eq!(overdue.status.unwrap(), format!("Draining: 1 of 1 pods left; {why}"));
     let told: Vec<_> = overdue.notes.into_iter().map(|note| (note.reason, note.text)).collect();
-    assert_eq!(told, [("DrainBlocked", "default/web/a should have ended at 2026-01-01T12:00:50Z".to_owned())]);
+    assert_eq!(
+        told,
+        [(NoteReason::DrainBlocked, "default/web/a should have ended at 2026-01-01T12:00:50Z".to_owned())]
+    );
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn under(rules: Rules, more: &str) -> Scene {
 #[track_caller]
 fn check_told(scene: &Scene, expected: &str) {
     let told: Vec<String> =
-        scene.step().notes.into_iter().map(|note| format!("{}: {}", note.reason, note.text)).collect();
+        scene.step().notes.into_iter().map(|note| format!("{}: {}", note.reason.code(), note.text)).collect();
     assert_eq!(told.join("; "), expected);
 }
 
@@ -340,6 +343,7 @@ fn a_pod_that_may_be_left_when_it_does_not_end_is_looked_at_again_then() {
 #[test]
 fn people_are_told_once_which_pods_nobody_starts_anew_and_which_lose_data() {
     let first = scene(&draining("pods=a+b+web/c=+web/d"));
+    assert!(first.step().notes.iter().all(|note| note.warning), "what is lost does not come back");
     check_told(
         &first,
         "EvictedEmptyDir: Evicting pods with an emptyDir, whose content goes with them: default/web/c; \
