@@ -15,8 +15,7 @@ mod told;
 mod volumes;
 mod watches;
 
-pub use drain::{Evict, Means};
-pub use evictions::{EvictReply, Under};
+pub use evictions::{Evict, EvictReply, Means, Under};
 pub use memory::{LogindReply, Memory};
 pub use note::{Note, NoteReason};
 pub use watches::{Watches, watches};

@@ -5,34 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::evictions::{Evictions, Standing, Under};
+use super::evictions::{Evict, Evictions, Means, Standing, Under};
 use super::told::Told;
 use super::volumes::{self, Detach};
 use super::{Action, Note, Situation, Step};
-use crate::drain::{BudgetView, Fate, Guard, PodRef, PodView};
+use crate::drain::{BudgetView, Fate, Guard, PodView};
 use crate::{earlier, until};
-
-/// An eviction to be posted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evict {
-    /// Which pod.
-    pub pod: PodRef,
-    /// By which means.
-    pub means: Means,
-    /// How long its containers have to end; `None`: as the pod says.
-    pub grace: Option<Duration>,
-    /// What is known of its budgets; it belongs to the memory of the eviction.
-    pub under: Under,
-}
-
-/// How a pod is made to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
-    /// By an eviction, which its budgets can refuse.
-    Eviction,
-    /// By its deletion, which asks no budget.
-    Deletion,
-}
 
 /// After how long without any pod that goes a person should know of what blocks the drain. Until then it is the usual wait
 /// for a replacement.

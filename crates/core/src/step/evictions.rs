@@ -3,9 +3,30 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::drain::{Evict, Means};
 use crate::backoff::spread;
-use crate::drain::{BudgetSeen, BudgetView, Budgets, Nature, PodView, Refusal};
+use crate::drain::{BudgetSeen, BudgetView, Budgets, Nature, PodRef, PodView, Refusal};
+
+/// An eviction to be posted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evict {
+    /// Which pod.
+    pub pod: PodRef,
+    /// By which means.
+    pub means: Means,
+    /// How long its containers have to end; `None`: as the pod says.
+    pub grace: Option<Duration>,
+    /// What is known of its budgets; it belongs to the memory of the eviction.
+    pub under: Under,
+}
+
+/// How a pod is made to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By an eviction, which its budgets can refuse.
+    Eviction,
+    /// By its deletion, which asks no budget.
+    Deletion,
+}
 
 /// How an eviction was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::HostView;
-use super::drain::Evict;
-use super::evictions::{EvictReply, Evictions};
+use super::evictions::{Evict, EvictReply, Evictions};
 use super::volumes::Claims;
 use crate::Now;
 use crate::backoff::doubling;

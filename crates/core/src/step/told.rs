@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::drain::{Evict, SHORT_GRACE};
+use super::drain::SHORT_GRACE;
+use super::evictions::Evict;
 use super::{Note, NoteReason, Situation};
 use crate::drain::{Fate, PodView};
 
