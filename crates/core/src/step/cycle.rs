@@ -53,7 +53,7 @@ pub(super) fn removed_from_earlier_run(s: &Situation<'_>, lost: &InProgress) -> 
 }
 
 fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {
-    if let (Some(LogindReply::Refused(words)), _) = s.memory.logind_call(s.now) {
+    if let Some((LogindReply::Refused(words), _)) = s.memory.logind_call(s.now) {
         return give_back(s, committed, EndReason::RebootRefused, Some(words.clone()));
     }
     let text = "Restored reboot-in-progress: the reboot cannot be taken back".to_owned();
@@ -175,14 +175,15 @@ pub(super) const STILL_PREPARING: Duration = Duration::from_secs(10);
 
 /// Past the point of no return: until the boot ID changes, or logind itself says no.
 fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
-    let (answer, due_in) = s.memory.logind_call(s.now);
-    let status = match answer {
-        Some(LogindReply::Refused(words)) => {
+    let call = s.memory.logind_call(s.now);
+    let status = match call {
+        Some((LogindReply::Refused(words), _)) => {
             return give_back(s, progress, EndReason::RebootRefused, Some(words.clone()));
         }
-        Some(LogindReply::NotSent(words)) => format!("Rebooting: logind was not reached: {words}"),
-        Some(LogindReply::MayHappen) | None => "Rebooting".to_owned(),
+        Some((LogindReply::NotSent(words), _)) => format!("Rebooting: logind was not reached: {words}"),
+        Some((LogindReply::MayHappen, _)) | None => "Rebooting".to_owned(),
     };
+    let due_in = call.map(|(_, due_in)| due_in).unwrap_or_default();
     if !due_in.is_zero() {
         return Step::wait(status).wake_in(due_in);
     }

@@ -40,15 +40,17 @@ struct Cycle {
     joined: Duration,
     evictions: Evictions,
     claims: Claims,
-    call: Call,
+    call: Option<Call>,
 }
 
-/// The calls to logind of this cycle.
-#[derive(Clone, Debug, Default)]
+/// The latest call to logind of a cycle.
+#[derive(Clone, Debug)]
 struct Call {
+    /// Which one it was.
     tries: u32,
-    again_at: Option<Duration>,
-    answer: Option<LogindReply>,
+    reply: LogindReply,
+    /// When the next one is due.
+    again_at: Duration,
 }
 
 impl Cycle {
@@ -60,7 +62,7 @@ impl Cycle {
             joined: now.mono,
             evictions: Evictions::none(),
             claims: Claims::none(),
-            call: Call::default(),
+            call: None,
         }
     }
 }
@@ -127,10 +129,10 @@ impl Memory {
 
     /// Notes how the call to logind was answered.
     pub fn logind_replied(&mut self, reply: LogindReply, now: Now) {
-        if let Some(Cycle { call, .. }) = &mut self.cycle {
-            call.tries = call.tries.saturating_add(1);
-            call.again_at = Some(now.mono.saturating_add(call_delay(&reply, call.tries)));
-            call.answer = Some(reply);
+        if let Some(cycle) = &mut self.cycle {
+            let tries = cycle.call.as_ref().map_or(0, |call| call.tries).saturating_add(1);
+            let again_at = now.mono.saturating_add(call_delay(&reply, tries));
+            cycle.call = Some(Call { tries, reply, again_at });
         }
     }
 
@@ -198,11 +200,10 @@ impl Memory {
         self.seed
     }
 
-    /// What the latest call to logind brought, and how long until the next one is due (zero: now).
-    pub(super) fn logind_call(&self, now: Now) -> (Option<&LogindReply>, Duration) {
-        let call = self.cycle.as_ref().map(|cycle| &cycle.call);
-        let again_at = call.and_then(|call| call.again_at);
-        (call.and_then(|call| call.answer.as_ref()), again_at.map_or(Duration::ZERO, |at| at.saturating_sub(now.mono)))
+    /// What the latest call to logind of this cycle brought, and how long until the next one is due (zero: now).
+    pub(super) fn logind_call(&self, now: Now) -> Option<(&LogindReply, Duration)> {
+        let call = self.cycle.as_ref()?.call.as_ref()?;
+        Some((&call.reply, call.again_at.saturating_sub(now.mono)))
     }
 }
 
