@@ -107,7 +107,7 @@ impl Executor {
             }
             Verdict::Withdraw(why) => {
                 let Some(node) = &node else { return Ok(Applied::Nothing) };
-                self.fence(node, why, now).await?;
+                self.fence(node, Some(why), now).await?;
                 info!(%slot, "withdrew a grant: {why}");
                 self.teller.withdrew(node, why);
             }
@@ -116,11 +116,15 @@ impl Executor {
         Ok(Applied::Changed)
     }
 
-    /// Makes every earlier write to the Node stale.
-    async fn fence(&mut self, node: &NodeView, why: Withdrawal, now: Now) -> Result<(), CallError> {
+    /// Makes every earlier write to the Node stale; with a reason it withdraws a grant.
+    async fn fence(&mut self, node: &NodeView, why: Option<Withdrawal>, now: Now) -> Result<(), CallError> {
         self.fences += 1;
         let fence = format!("{}.{}.{}", self.identity, now.wall, self.fences);
-        let fenced = self.nodes.patch(node, &ledger::withdraw_patch(node, why, &fence, now)).await?;
+        let patch = match why {
+            Some(why) => ledger::withdraw_patch(node, why, &fence, now),
+            None => ledger::fence_patch(node, &fence),
+        };
+        let fenced = self.nodes.patch(node, &patch).await?;
         if fenced.resource_version == node.resource_version {
             // A write that changes nothing fences nothing. A fresh value always changes something.
             return Err(CallError::Unknown(format!("fencing {}: its resourceVersion stayed the same", node.name)));
@@ -148,7 +152,7 @@ impl Executor {
         match node {
             Some(node) if ledger::is_stray(&node, ledger.slot(name)) => {
                 warn!(node = name, "removing a grant that the ledger knows nothing of");
-                self.fence(&node, Withdrawal::NotWritten, now).await?;
+                self.fence(&node, None, now).await?;
                 Ok(Applied::Changed)
             }
             _ => Ok(Applied::Nothing),
@@ -207,7 +211,7 @@ impl Executor {
             if slot.is_some() || !asks {
                 return Ok(slot);
             }
-            match self.fence(&node, Withdrawal::NotWritten, now).await {
+            match self.fence(&node, None, now).await {
                 Ok(()) | Err(CallError::Gone(_)) => return Ok(None),
                 Err(CallError::Conflict(_)) => match self.nodes.read(&node.name).await? {
                     Some(fresh) => node = fresh,

@@ -5,7 +5,7 @@
 
 mod evidence;
 
-pub use evidence::{Evidence, Handover, Verdict, Withdrawal, is_stray, judge, withdraw_patch};
+pub use evidence::{Evidence, Handover, Verdict, Withdrawal, fence_patch, is_stray, judge, withdraw_patch};
 
 use std::fmt;
 

@@ -116,16 +116,18 @@ fn judge_not_taken_up(slot: &Slot, node: &NodeView, handover: Handover) -> Verdi
 /// For how long a grant that a person removed is not given again.
 const HOLD_AFTER_REMOVAL: Duration = Duration::from_mins(5);
 
-/// The write that makes a withdrawal safe: it takes the permission away and changes the Node's resourceVersion, so that
-/// every earlier write, the agent's start included, loses against it.
+/// The write that makes every earlier one to the Node stale, the agent's start included: it changes the resourceVersion.
+/// A grant that stands there goes; a person's `now` and a malformed value are left where they are.
 ///
-/// `fence` must be a value that was never used before: a write that changes nothing does not raise the
-/// resourceVersion. A person's `now` and a malformed value are left where they are.
+/// `fence` must be a value that was never used before: a write that changes nothing does not raise the resourceVersion.
+pub fn fence_patch(node: &NodeView, fence: &str) -> NodePatch {
+    let patch = NodePatch::default().set(key::FENCE, fence);
+    if node.granted().is_some() { patch.remove(key::REBOOT) } else { patch }
+}
+
+/// The write that makes a withdrawal safe: [`fence_patch`], and what this reason changes for the next grant.
 pub fn withdraw_patch(node: &NodeView, why: Withdrawal, fence: &str, now: Now) -> NodePatch {
-    let mut patch = NodePatch::default().set(key::FENCE, fence);
-    if node.granted().is_some() {
-        patch = patch.remove(key::REBOOT);
-    }
+    let patch = fence_patch(node, fence);
     match why {
         // A dead agent's node must not come first again; a live agent answers again.
         Withdrawal::NotPickedUp => patch.remove(key::REQUEST),
@@ -149,20 +151,6 @@ impl fmt::Display for Evidence {
             Self::RebootedAndReady => "the node is Ready under another boot ID",
             Self::NodeGone => "the Node is gone",
         })
-    }
-}
-
-impl Withdrawal {
-    /// The reason as one CamelCase word.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Paused => "Paused",
-            Self::RequestGone => "RequestGone",
-            Self::NotWritten => "NotWritten",
-            Self::GrantRemoved => "GrantRemoved",
-            Self::Spent => "Spent",
-            Self::NotPickedUp => "NotPickedUp",
-        }
     }
 }
 

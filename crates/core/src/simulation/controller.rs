@@ -134,9 +134,7 @@ impl Controller {
         let node = get(world, name)?;
         self.ledger = None;
         match (node, self.known(world)?) {
-            (Some(node), Some(ledger)) if ledger::is_stray(&node, ledger.slot(name)) => {
-                withdraw(world, &node, Withdrawal::NotWritten).map(drop)
-            }
+            (Some(node), Some(ledger)) if ledger::is_stray(&node, ledger.slot(name)) => fence(world, &node).map(drop),
             _ => Ok(()),
         }
     }
@@ -169,7 +167,7 @@ impl Controller {
                 if !asks {
                     break;
                 }
-                match withdraw(world, &node, Withdrawal::NotWritten) {
+                match fence(world, &node) {
                     Ok(_) => break,
                     Err(Failure::Conflict) => match get(world, &node.name)? {
                         Some(fresh) => node = fresh,
@@ -192,6 +190,11 @@ fn write(world: &mut World, seen: &NodeView, patch: &NodePatch) -> Result<NodeVi
     world.disturb()?;
     let host = world.index(&seen.name).ok_or(Failure::Gone)?;
     world.patch(Actor::Controller, host, seen, patch)
+}
+
+fn fence(world: &mut World, node: &NodeView) -> Result<NodeView, Failure> {
+    let fence = world.fresh_fence();
+    write(world, node, &ledger::fence_patch(node, &fence))
 }
 
 fn withdraw(world: &mut World, node: &NodeView, why: Withdrawal) -> Result<NodeView, Failure> {

@@ -65,8 +65,7 @@ impl World {
         };
         let mut actions = self.plan(&nodes, &known, None, state.now(), sight.long_ago);
         if self.judges_wrongly() {
-            let slots = known.known().map(Ledger::slots).unwrap_or_default();
-            actions.extend(slots.iter().cloned().map(Action::Settle));
+            actions.extend(known.slots().iter().cloned().map(Action::Settle));
         }
         // Which of several nodes comes first is nothing that safety may rest on.
         if actions.iter().any(|action| matches!(action, Action::Grant(..))) {
@@ -233,9 +232,19 @@ impl World {
         ledger::judge(slot, node.as_ref(), handover)
     }
 
-    pub(crate) fn withdrawal(&self, state: &mut State, node: &NodeView, why: Withdrawal) -> NodePatch {
+    fn withdrawal(&self, state: &mut State, node: &NodeView, why: Withdrawal) -> NodePatch {
+        let now = state.now();
+        self.fenced(state, |fence| ledger::withdraw_patch(node, why, fence, now))
+    }
+
+    pub(crate) fn fence(&self, state: &mut State, node: &NodeView) -> NodePatch {
+        self.fenced(state, |fence| ledger::fence_patch(node, fence))
+    }
+
+    /// The patch with a fresh fence, unless that is what is wrong.
+    fn fenced(&self, state: &mut State, patch: impl FnOnce(&str) -> NodePatch) -> NodePatch {
         let fence = if self.is(M::FenceRepeated) { "again".to_owned() } else { format!("f{}", state.draw()) };
-        let patch = ledger::withdraw_patch(node, why, &fence, state.now());
+        let patch = patch(&fence);
         let left_out = |key: &str| match self.mutation {
             Some(M::FenceChangesNothing) => key == key::FENCE,
             Some(M::ForgetRemoval) => key == key::WAITING,
@@ -285,7 +294,7 @@ impl World {
         if !ledger::is_stray(&seen.view, ledger.slot(&seen.view.name)) {
             return Done::read();
         }
-        let patch = self.withdrawal(state, &seen.view, Withdrawal::NotWritten);
+        let patch = self.fence(state, &seen.view);
         let write = NodeWrite { actor: Actor::Controller, host, seen: Arc::clone(seen), patch, then: None };
         Done { work: Work::of(Write::Node(write)), read: true }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use reboot_core::audit::Actor;
-use reboot_core::ledger::{self, Ledger, Withdrawal};
+use reboot_core::ledger::{self, Ledger};
 
 use super::api::Refused;
 use super::controller::Done;
@@ -41,7 +41,7 @@ impl World {
         }
         let asks = seen.view.needed.is_some() || !seen.view.permission.is_absent();
         if asks && !self.is(M::RebuildWithoutFence) {
-            let patch = self.withdrawal(state, &seen.view, Withdrawal::NotWritten);
+            let patch = self.fence(state, &seen.view);
             if let Err(Refused::Conflict) = self.send(state, Actor::Controller, host, &seen, &patch) {
                 // It is read, and decided on again.
                 left.extend(state.node(host).map(|seen| (host, Arc::clone(seen))));
