@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// After a failed call of a loop: how long until it looks again, whatever else it waits for. 0.5 s, doubling to 30 s.
+/// How long a loop waits after so many failed calls in a row: 0.5 s, doubling to 30 s.
 pub fn after_failures(failures: u32) -> Duration {
     doubling(SOON, failures, LATE)
 }

@@ -112,7 +112,7 @@ impl WaitReason {
         }
     }
 
-    /// Whether a wait for the reason with this code does not end by the operator's own work, so that a person should look.
+    /// Whether a wait with this code needs a person: the operator cannot end it.
     pub fn code_needs_attention(code: &str) -> bool {
         matches!(code, "NoAgent" | "AgentIncompatible" | "Malformed" | "SlotsCapped" | "LedgerLost")
     }

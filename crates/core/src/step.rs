@@ -138,7 +138,7 @@ pub struct Step {
     pub status: Option<String>,
     /// After how long time alone changes the decision.
     pub wake: Option<Duration>,
-    /// What is told to people when the action is evictions, or once the status has been written.
+    /// What is told to people when the action has been carried out.
     pub notes: Vec<Note>,
 }
 

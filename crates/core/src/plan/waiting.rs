@@ -100,7 +100,7 @@ fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a>
     }
 }
 
-/// What the agent's wish to be left alone for a while goes back to.
+/// Why the agent wants no grant before `notBefore`.
 fn why_put_off(node: &NodeView) -> String {
     match node.last_reboot.get() {
         Some(LastReboot { outcome: Outcome::GaveBack, reason, detail: Some(detail), .. }) => {

@@ -12,8 +12,7 @@ use super::{Action, Note, Situation, Step};
 use crate::drain::{BudgetView, Fate, Guard, PodView};
 use crate::{earlier, until};
 
-/// After how long without any pod that goes a person should know of what blocks the drain. Until then it is the usual wait
-/// for a replacement.
+/// How long no pod has gone before an Event says what blocks the drain. Until then it is the usual wait for a replacement.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// How long after the end of its grace period a pod may still be there: kubelet kills its containers then, and tidies up.

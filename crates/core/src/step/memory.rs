@@ -178,8 +178,8 @@ impl Memory {
         self.cycle.as_ref().map(spent).unwrap_or_default()
     }
 
-    /// Time since the latest write, or since the start of the process: what is true only for the moments in which a
-    /// machine boots is not worth a write.
+    /// Time since the latest write, which has brought the status along, or since the start of the process: a status that
+    /// holds only while a machine boots is not worth a write.
     pub(super) fn since_last_write(&self, now: Now) -> Duration {
         now.mono.saturating_sub(self.last_write.unwrap_or_default())
     }
