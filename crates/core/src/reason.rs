@@ -232,6 +232,7 @@ mod tests {
     #[track_caller]
     fn check(reason: &WaitReason, attention: bool, words: &str) {
         assert_eq!(reason.to_string(), words);
+        assert!(WaitReason::CODES.contains(&reason.code()), "{reason:?}");
         assert_eq!(WaitReason::code_needs_attention(reason.code()), attention, "{reason:?}");
     }
 

@@ -187,13 +187,24 @@ fn a_grant_that_no_slot_of_its_node_is_for_is_a_stray() {
 
 #[test]
 fn what_becomes_of_a_slot_is_said_in_words() {
-    use Withdrawal::{GrantRemoved, NotPickedUp, NotWritten, Paused, RequestGone, Spent};
     let forced = Slot { id: None, ..slot() };
     assert_eq!((slot().to_string(), forced.to_string()), (format!("n1 ({BOOT}.7)"), "n1 (id unknown)".into()));
-    let evidence = [Evidence::Reported, Evidence::RebootedAndReady, Evidence::NodeGone].map(|all| all.to_string());
-    assert_eq!(evidence.map(|words| words.split(' ').next_back().unwrap().to_owned()), ["cycle", "ID", "gone"]);
-    for why in [Paused, RequestGone, NotWritten, GrantRemoved, Spent, NotPickedUp] {
-        assert!(why.to_string().contains(' '), "{why}");
+    for (evidence, words) in [
+        (Evidence::Reported, "the agent reported the end of the cycle"),
+        (Evidence::RebootedAndReady, "the node is Ready under another boot ID"),
+        (Evidence::NodeGone, "the Node is gone"),
+    ] {
+        assert_eq!(evidence.to_string(), words);
+    }
+    for (why, words) in [
+        (Withdrawal::Paused, "the node was paused"),
+        (Withdrawal::RequestGone, "nobody asks for the reboot any more"),
+        (Withdrawal::NotWritten, "the grant did not reach the Node"),
+        (Withdrawal::GrantRemoved, "the grant was removed from the Node"),
+        (Withdrawal::Spent, "the machine was rebooted before the agent took the grant up"),
+        (Withdrawal::NotPickedUp, "no agent took the grant up in time"),
+    ] {
+        assert_eq!(why.to_string(), words);
     }
 }
 
