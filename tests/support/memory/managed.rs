@@ -86,7 +86,7 @@ fn settle(author: &Author<'_>, entries: &mut Vec<Value>, Difference { written, r
     }
     entries.retain(|entry| entry["fieldsV1"].as_object().is_some_and(|fields| !fields.is_empty()));
     merge_oldest(entries);
-    entries.sort_by_key(|entry| (text(entry, "time"), text(entry, "manager"), text(entry, "subresource")));
+    sort(entries);
 }
 
 impl Author<'_> {
@@ -109,14 +109,13 @@ impl Author<'_> {
     }
 }
 
-/// Collects what differs, field by field; lists and empty maps are fields.
+/// Collects what differs between two values that are not the same, field by field; lists and empty maps are fields.
 fn compare(path: &mut Path, old: Option<&Value>, new: Option<&Value>, found: &mut Difference) {
     let joined = path.join("/");
-    if old == new || UNOWNED.contains(&joined.as_str()) {
+    if UNOWNED.contains(&joined.as_str()) {
         return;
     }
-    let map = |value: Option<&Value>| value.and_then(Value::as_object).filter(|map| !map.is_empty()).cloned();
-    let (old_map, new_map) = (map(old), map(new));
+    let (old_map, new_map) = (fields(old), fields(new));
     if OWNED_MAPS.contains(&joined.as_str()) && old_map.is_some() != new_map.is_some() {
         if new_map.is_some() { found.written.push(path.clone()) } else { found.removed.push(path.clone()) }
     }
@@ -128,15 +127,23 @@ fn compare(path: &mut Path, old: Option<&Value>, new: Option<&Value>, found: &mu
             if old_map.is_none() && old.is_some_and(|old| !old.is_object()) {
                 found.removed.push(path.clone());
             }
-            let (old, new) = (old_map.unwrap_or_default(), new_map.unwrap_or_default());
-            let new_names = new.keys().filter(|name| !old.contains_key(*name));
-            for name in old.keys().chain(new_names) {
-                path.push(format!("f:{name}"));
-                compare(path, old.get(name), new.get(name), found);
-                path.pop();
+            let has = |name: &String| old_map.is_some_and(|old| old.contains_key(name));
+            let new_names = new_map.into_iter().flat_map(Map::keys).filter(|name| !has(name));
+            for name in old_map.into_iter().flat_map(Map::keys).chain(new_names) {
+                let (old, new) = (old_map.and_then(|old| old.get(name)), new_map.and_then(|new| new.get(name)));
+                if old != new {
+                    path.push(format!("f:{name}"));
+                    compare(path, old, new, found);
+                    path.pop();
+                }
             }
         }
     }
+}
+
+/// What is in a map that is not empty.
+fn fields(value: Option<&Value>) -> Option<&Map<String, Value>> {
+    value?.as_object().filter(|map| !map.is_empty())
 }
 
 /// Adds a path. What has nothing below it is a field that is owned; where something below it is owned as well, the word
@@ -179,7 +186,7 @@ fn is_empty(value: &Value) -> bool {
 
 /// Merges the oldest managers of one API version into one until there are not too many.
 fn merge_oldest(entries: &mut Vec<Value>) {
-    entries.sort_by_key(|entry| (text(entry, "time"), text(entry, "manager"), text(entry, "subresource")));
+    sort(entries);
     let mut oldest: Option<Value> = None;
     let mut merged: Option<Value> = None;
     while entries.len() + usize::from(oldest.is_some() || merged.is_some()) > MOST_MANAGERS {
@@ -215,6 +222,15 @@ fn unite(fields: &mut Value, more: &Value) {
     }
 }
 
-fn text(entry: &Value, name: &str) -> String {
-    entry[name].as_str().unwrap_or_default().to_owned()
+/// The oldest first.
+fn sort(entries: &mut [Value]) {
+    entries.sort_by(|one, other| place(one).cmp(&place(other)));
+}
+
+fn place(entry: &Value) -> [&str; 3] {
+    ["time", "manager", "subresource"].map(|name| text(entry, name))
+}
+
+fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
+    entry[name].as_str().unwrap_or_default()
 }
