@@ -3,19 +3,28 @@
 use std::{borrow::Cow, sync::Arc};
 
 use hyper::body::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    events,
+    BoxError, events,
     kinds::Kind,
     read::Listing,
     request::{Form, Request},
     store::Clock,
     table,
+    watch::{BOOKMARK, ERROR, Event},
 };
 
 /// The API group of forms other than the object itself.
 const META: &str = "meta.k8s.io/v1";
+
+/// A line of a watch. As the real ones it begins with the type, so that who reads it knows what the object is for.
+#[derive(Serialize)]
+struct Line<'a> {
+    r#type: &'a str,
+    object: &'a Value,
+}
 
 /// Gives objects of one kind the form that a request asked for.
 pub(super) struct Renderer {
@@ -76,20 +85,22 @@ impl Renderer {
     }
 
     /// An event of a watch as a line.
-    pub(super) fn line(&mut self, event: &Value) -> Bytes {
-        let object = &event["object"];
-        let shown = match (self.form, event["type"].as_str()) {
-            (_, Some("ERROR")) => Cow::Borrowed(object),
+    pub(super) fn line(&mut self, (word, object): &Event) -> Result<Bytes, BoxError> {
+        let object = &**object;
+        let shown = match (self.form, *word) {
+            (_, ERROR) => Cow::Borrowed(object),
             (Form::Full, _) => events::from_stored(self.kind, object),
             (Form::Metadata, _) => Cow::Owned(metadata_of(object)),
             (Form::Table, word) => {
-                let rows: &[&Value] = if word == Some("BOOKMARK") { &[] } else { &[object] };
+                let rows: &[&Value] = if word == BOOKMARK { &[] } else { &[object] };
                 let table = self.table(&object["metadata"]["resourceVersion"], rows, !self.columns_sent);
                 self.columns_sent = true;
                 Cow::Owned(table)
             }
         };
-        format!("{}\n", json!({"type": event["type"], "object": shown})).into()
+        let mut line = serde_json::to_vec(&Line { r#type: word, object: &shown })?;
+        line.push(b'\n');
+        Ok(line.into())
     }
 
     fn table(&self, version: &Value, objects: &[&Value], with_columns: bool) -> Value {

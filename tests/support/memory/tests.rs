@@ -51,7 +51,7 @@ impl Weather for Forecast {
         Box::pin(async move { fate.unwrap_or(Delivery::Arrives) })
     }
 
-    fn event<'a>(&'a self, _: &'a Call, _: &'a Value) -> BoxFuture<'a, Passage> {
+    fn event<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Passage> {
         Box::pin(async { next(&self.events).unwrap_or(Passage::Arrives) })
     }
 }

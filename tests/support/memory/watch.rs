@@ -30,6 +30,15 @@ const BOOKMARKS: Duration = Duration::from_mins(1);
 /// The bookmark after the initial events carries this annotation.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
+/// What a watch tells: a word, and the object that it is about.
+pub(super) type Event = (&'static str, Arc<Value>);
+
+/// The word of an event that is about no object of its own: up to here all has been sent.
+pub(super) const BOOKMARK: &str = "BOOKMARK";
+
+/// The word of the last event of a watch that fails.
+pub(super) const ERROR: &str = "ERROR";
+
 /// A watch under way.
 pub(super) struct Watch {
     shared: Arc<Shared>,
@@ -37,7 +46,7 @@ pub(super) struct Watch {
     filter: Filter,
     changes: UnboundedReceiver<Arc<Change>>,
     /// What is to be sent before the changes that come.
-    ready: VecDeque<Value>,
+    ready: VecDeque<Event>,
     renderer: Renderer,
     end: Instant,
     next_bookmark: Option<Instant>,
@@ -64,7 +73,7 @@ pub(super) fn begin(
             let at = cached.filter(|_| version == Some(0)).unwrap_or(store.revision());
             if initial != "false" {
                 let objects = read::snapshot(store, &request, at)?;
-                ready.extend(objects.values().map(|object| json!({"type": "ADDED", "object": **object})));
+                ready.extend(objects.into_values().map(|object| ("ADDED", object)));
             }
             if initial == "true" {
                 ready.push_back(bookmark(&request, at, true));
@@ -103,24 +112,23 @@ impl Watch {
             let mut watch = watch?;
             let event = watch.next().await?;
             let shared = watch.shared.clone();
-            match shared.weather.event(&watch.request.call, &event).await {
+            match shared.weather.event(&watch.request.call).await {
                 Passage::Arrives => {
-                    let is_last = event["type"] == "ERROR";
                     let line = watch.renderer.line(&event);
-                    Some((Ok(line), Some(watch).filter(|_| !is_last)))
+                    Some((line, Some(watch).filter(|_| event.0 != ERROR)))
                 }
                 Passage::Breaks => Some((Err("the connection broke".into()), None)),
                 Passage::Ends => None,
                 Passage::Expires => {
                     let revision = shared.lock().revision();
-                    Some((Ok(watch.renderer.line(&error(&too_old(revision, revision)))), None))
+                    Some((watch.renderer.line(&error(&too_old(revision, revision))), None))
                 }
             }
         })
     }
 
     /// The next event, or the end.
-    async fn next(&mut self) -> Option<Value> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
@@ -148,24 +156,24 @@ impl Watch {
 }
 
 /// What a change means to a watch with this filter.
-fn event(filter: &Filter, change: &Change) -> Option<Value> {
-    let seen = |object: &Option<Arc<Value>>| object.clone().filter(|object| filter.matches(&change.key, object));
-    match (seen(&change.before), seen(&change.after)) {
+fn event(filter: &Filter, change: &Change) -> Option<Event> {
+    let is_seen = |object: &&Arc<Value>| filter.matches(&change.key, object);
+    match (change.before.as_ref().filter(is_seen), change.after.as_ref().filter(is_seen)) {
         (None, None) => None,
-        (None, Some(now)) => Some(json!({"type": "ADDED", "object": *now})),
-        (Some(_), Some(now)) => Some(json!({"type": "MODIFIED", "object": *now})),
+        (None, Some(now)) => Some(("ADDED", now.clone())),
+        (Some(_), Some(now)) => Some(("MODIFIED", now.clone())),
         // What left the filter is told as it last was in it, and as of now.
-        (Some(was), None) => Some(json!({"type": "DELETED", "object": with_version(&was, change.revision)})),
+        (Some(was), None) => Some(("DELETED", Arc::new(with_version(was, change.revision)))),
     }
 }
 
-fn bookmark(request: &Request, revision: u64, ends_initial: bool) -> Value {
+fn bookmark(request: &Request, revision: u64, ends_initial: bool) -> Event {
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if ends_initial {
         metadata["annotations"] = json!({INITIAL_END: "true"});
     }
     let object = json!({"kind": request.kind.name, "apiVersion": request.kind.api_version(), "metadata": metadata});
-    json!({"type": "BOOKMARK", "object": object})
+    (BOOKMARK, Arc::new(object))
 }
 
 pub(super) fn too_old(asked: u64, current: u64) -> Failure {
@@ -173,6 +181,6 @@ pub(super) fn too_old(asked: u64, current: u64) -> Failure {
 }
 
 /// The event by which a watch fails.
-pub(super) fn error(failure: &Failure) -> Value {
-    json!({"type": "ERROR", "object": failure.status()})
+pub(super) fn error(failure: &Failure) -> Event {
+    (ERROR, Arc::new(failure.status()))
 }

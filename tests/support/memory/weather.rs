@@ -3,7 +3,6 @@
 use std::future::ready;
 
 use futures::future::BoxFuture;
-use serde_json::Value;
 
 use super::request::Call;
 
@@ -25,9 +24,9 @@ pub trait Weather: Send + Sync + 'static {
         Box::pin(ready(Delivery::Arrives))
     }
 
-    /// An event of a watch (the object with `type` and `object`) is on its way; the events after it wait.
-    fn event<'a>(&'a self, call: &'a Call, event: &'a Value) -> BoxFuture<'a, Passage> {
-        let _ = (call, event);
+    /// An event of a watch is on its way; the events after it wait.
+    fn event<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Passage> {
+        let _ = call;
         Box::pin(ready(Passage::Arrives))
     }
 }

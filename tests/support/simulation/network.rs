@@ -4,7 +4,6 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use serde_json::Value;
 use tokio::time::sleep;
 
 use super::world::World;
@@ -48,7 +47,7 @@ impl Weather for Network {
         })
     }
 
-    fn event<'a>(&'a self, call: &'a Call, _: &'a Value) -> BoxFuture<'a, Passage> {
+    fn event<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Passage> {
         Box::pin(async move {
             let Some(world) = self.world.upgrade() else { return Passage::Arrives };
             sleep(world.random.time(LATENCY)).await;
