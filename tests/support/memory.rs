@@ -110,7 +110,7 @@ impl MemoryApi {
     ///
     /// # Errors
     /// What the API server refuses.
-    pub fn request(&self, user: &str, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+    pub fn request(&self, user: &str, method: Method, path: &str, body: &Value) -> Result<Arc<Value>, Failure> {
         let patch = "application/merge-patch+json";
         self.request_as(user, method, path, patch, body)
     }
@@ -126,7 +126,7 @@ impl MemoryApi {
         path: &str,
         content_type: &str,
         body: &Value,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Arc<Value>, Failure> {
         let uri: Uri = path.parse().map_err(|_| Failure::no_such_path())?;
         let mut headers = HeaderMap::new();
         for (name, value) in [("content-type", content_type), ("user-agent", user)] {
@@ -143,7 +143,7 @@ impl MemoryApi {
     ///
     /// # Errors
     /// What the API server refuses; a kind that it does not know is "not found".
-    pub fn create(&self, user: &str, object: &Value) -> Result<Value, Failure> {
+    pub fn create(&self, user: &str, object: &Value) -> Result<Arc<Value>, Failure> {
         let kind = Kind::of(object).ok_or_else(Failure::no_such_path)?;
         let path = path(kind, object["metadata"]["namespace"].as_str().unwrap_or_default(), "");
         self.request(user, Method::POST, &path, object)
@@ -160,7 +160,7 @@ impl MemoryApi {
         namespace: &str,
         name: &str,
         patch: &Value,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Arc<Value>, Failure> {
         let (plural, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let kind = Kind::stored(plural).ok_or_else(Failure::no_such_path)?;
         let path = [&path(kind, namespace, name), subresource].join("/");
@@ -178,7 +178,7 @@ impl MemoryApi {
         namespace: &str,
         name: &str,
         grace: Option<u32>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Arc<Value>, Failure> {
         let kind = Kind::stored(resource).ok_or_else(Failure::no_such_path)?;
         let options = grace.map_or(Value::Null, |seconds| json!({"gracePeriodSeconds": seconds}));
         self.request(user, Method::DELETE, &path(kind, namespace, name), &options)

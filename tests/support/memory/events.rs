@@ -1,6 +1,6 @@
 //! Events have two APIs and one store: what is stored has the words of the older one.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -33,16 +33,16 @@ pub(super) fn to_stored(kind: &Kind, mut object: Value) -> Value {
 }
 
 /// A stored object as this API has it.
-pub(super) fn from_stored<'a>(kind: &Kind, object: &'a Value) -> Cow<'a, Value> {
+pub(super) fn from_stored(kind: &Kind, object: &Arc<Value>) -> Arc<Value> {
     if !is_newer(kind) {
-        return Cow::Borrowed(object);
+        return object.clone();
     }
-    let mut object = object.clone();
+    let mut object = (**object).clone();
     for (newer, older) in WORDS {
         rename(&mut object, older, newer);
     }
     object["apiVersion"] = kind.api_version().into();
-    Cow::Owned(object)
+    Arc::new(object)
 }
 
 fn rename(object: &mut Value, from: &str, to: &str) {

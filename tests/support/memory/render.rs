@@ -1,6 +1,6 @@
 //! Answers in the form that was asked for: whole objects, their metadata, or rows for people.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use hyper::body::Bytes;
 use serde::Serialize;
@@ -44,24 +44,28 @@ impl Renderer {
     }
 
     /// The answer to whatever is about one object; a Status stays what it is.
-    pub(super) fn object(&self, object: &Value) -> Value {
+    pub(super) fn object(&self, object: Arc<Value>) -> Arc<Value> {
         if object["kind"] == "Status" {
-            return object.clone();
+            return object;
         }
         match self.form {
-            Form::Full => events::from_stored(self.kind, object).into_owned(),
-            Form::Metadata => metadata_of(object),
-            Form::Table => self.table(&object["metadata"]["resourceVersion"], &[object], true),
+            Form::Full => events::from_stored(self.kind, &object),
+            Form::Metadata => Arc::new(metadata_of(&object)),
+            Form::Table => Arc::new(self.table(&object["metadata"]["resourceVersion"], &[&object], true)),
         }
     }
 
     /// The answer to a list.
     pub(super) fn list(&self, listing: &Listing) -> Value {
-        let list = |kind: &str, version: &str, items: Vec<Value>| json!({"kind": kind, "apiVersion": version, "metadata": listing.metadata, "items": items});
+        let list = |kind: &str, version: &str, items: Vec<Value>| {
+            let mut list = json!({"kind": kind, "apiVersion": version, "metadata": listing.metadata});
+            list["items"] = Value::Array(items);
+            list
+        };
         match self.form {
             Form::Full => {
                 let item = |object: &Arc<Value>| {
-                    let mut object = events::from_stored(self.kind, object).into_owned();
+                    let mut object = Arc::unwrap_or_clone(events::from_stored(self.kind, object));
                     if let Some(fields) = object.as_object_mut() {
                         fields.remove("kind");
                         fields.remove("apiVersion");
@@ -86,16 +90,15 @@ impl Renderer {
 
     /// An event of a watch as a line.
     pub(super) fn line(&mut self, (word, object): &Event) -> Result<Bytes, BoxError> {
-        let object = &**object;
         let shown = match (self.form, *word) {
-            (_, ERROR) => Cow::Borrowed(object),
+            (_, ERROR) => object.clone(),
             (Form::Full, _) => events::from_stored(self.kind, object),
-            (Form::Metadata, _) => Cow::Owned(metadata_of(object)),
+            (Form::Metadata, _) => Arc::new(metadata_of(object)),
             (Form::Table, word) => {
                 let rows: &[&Value] = if word == BOOKMARK { &[] } else { &[object] };
                 let table = self.table(&object["metadata"]["resourceVersion"], rows, !self.columns_sent);
                 self.columns_sent = true;
-                Cow::Owned(table)
+                Arc::new(table)
             }
         };
         let mut line = serde_json::to_vec(&Line { r#type: word, object: &shown })?;

@@ -30,7 +30,7 @@ pub(super) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// What a request comes to, before it is sent.
 enum Outcome {
-    Body(u16, Value),
+    Body(u16, Arc<Value>),
     Watch(Box<Watch>),
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn serve(shared: Arc<Shared>, user: &str, head: Parts, body: By
 }
 
 /// What the API server does, in any weather.
-pub(super) fn execute_now(shared: &Arc<Shared>, request: Request, body: &[u8]) -> Result<(u16, Value), Failure> {
+pub(super) fn execute_now(shared: &Arc<Shared>, request: Request, body: &[u8]) -> Result<(u16, Arc<Value>), Failure> {
     match execute(shared, request, body, None)? {
         Outcome::Body(code, body) => Ok((code, body)),
         Outcome::Watch(_) => Err(Failure::method_not_allowed()),
@@ -95,7 +95,7 @@ fn execute(shared: &Arc<Shared>, request: Request, body: &[u8], cached: Option<u
         ("watch", "") => return Ok(Outcome::Watch(Box::new(watch::begin(shared, store, request, cached)?))),
         ("list", "") => {
             let listing = read::list(store, &request, cached)?;
-            return Ok(Outcome::Body(200, renderer.list(&listing)));
+            return Ok(Outcome::Body(200, Arc::new(renderer.list(&listing))));
         }
         ("get", "status") if !request.kind.has(Status) => Err(Failure::no_such_path()),
         ("get", "" | "status") => read::get(store, &request, cached),
@@ -104,7 +104,7 @@ fn execute(shared: &Arc<Shared>, request: Request, body: &[u8], cached: Option<u
     if store.keeps_budgets {
         budgets::keep(store, before);
     }
-    reply.map(|reply| Outcome::Body(reply.code, renderer.object(&reply.object)))
+    reply.map(|reply| Outcome::Body(reply.code, renderer.object(reply.object)))
 }
 
 fn write(
@@ -132,11 +132,11 @@ fn write(
 
 fn whole(code: u16, body: &Value) -> Result<Answer, BoxError> {
     let answer = Response::builder().status(code).header(CONTENT_TYPE, "application/json");
-    Ok(answer.body(full(body.to_string()))?)
+    Ok(answer.body(full(serde_json::to_vec(body)?))?)
 }
 
-fn text(code: u16, body: &str) -> Result<Answer, BoxError> {
-    Ok(Response::builder().status(code).header(CONTENT_TYPE, "text/plain").body(full(body.to_owned()))?)
+fn text(code: u16, body: &'static str) -> Result<Answer, BoxError> {
+    Ok(Response::builder().status(code).header(CONTENT_TYPE, "text/plain").body(full(body))?)
 }
 
 fn refusal(failure: &Failure) -> Result<Answer, BoxError> {
@@ -144,11 +144,11 @@ fn refusal(failure: &Failure) -> Result<Answer, BoxError> {
     if let Some(seconds) = failure.retry_after() {
         answer = answer.header(RETRY_AFTER, seconds);
     }
-    Ok(answer.body(full(failure.status().to_string()))?)
+    Ok(answer.body(full(serde_json::to_vec(&failure.status())?))?)
 }
 
-fn full(body: String) -> UnsyncBoxBody<Bytes, BoxError> {
-    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync()
+fn full(body: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, BoxError> {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn streamed(watch: Watch) -> Result<Answer, BoxError> {
