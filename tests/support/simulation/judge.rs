@@ -1,6 +1,8 @@
 //! Every change and every call to logind goes past [`Audit`], and into the story.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -10,18 +12,39 @@ use reboot_core::drain::PodView;
 use reboot_core::ids::BootId;
 use reboot_core::ledger::{Ledger, LedgerState};
 use reboot_core::node::NodeView;
+use reboot_core::values::LastReboot;
 
 use super::setup::Setup;
 
 /// Judges a simulation while it runs.
 pub struct Judge {
     audit: Audit,
-    nodes: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, Arc<Seen>>,
     /// A grant that a person took away may be given again where the trace of it is lost: a second controller can
     /// write over it, and where clocks differ the pause is over too early.
     pub traces_last: bool,
     /// The promises that were broken.
     pub broken: Vec<Violation>,
+}
+
+/// A Node as it was seen last.
+#[derive(Debug)]
+pub struct Seen {
+    view: NodeView,
+    annotations: BTreeMap<String, String>,
+}
+
+/// What a change came to; it prints itself where the story is told.
+#[derive(Debug)]
+pub enum Turn {
+    /// A Node was written or (`None`) deleted.
+    Node(Option<Arc<Seen>>, Option<Arc<Seen>>),
+    /// This is in the ledger now.
+    Ledger(LedgerState),
+    /// Something else was deleted.
+    Gone,
+    /// Something else was written.
+    Written,
 }
 
 impl Judge {
@@ -41,27 +64,24 @@ impl Judge {
         self.broken.extend(found.into_iter().filter(counts));
     }
 
-    /// A Node was written or (`None`) deleted; returns what changed, in words.
-    pub fn node_changed(&mut self, actor: Actor, name: &str, node: Option<Node>, mono: Duration) -> String {
-        let view = node.as_ref().map(NodeView::from);
-        let found = self.audit.node_changed(actor, name, view.as_ref(), mono);
+    /// A Node was written or (`None`) deleted.
+    pub fn node_changed(&mut self, actor: Actor, name: &str, node: Option<Node>, mono: Duration) -> Turn {
+        let seen = node.map(|node| Arc::new(Seen::from(node)));
+        let found = self.audit.node_changed(actor, name, seen.as_ref().map(|seen| &seen.view), mono);
         self.hold_against(found);
-        let before = self.nodes.remove(name).unwrap_or_default();
-        let Some(node) = node else { return "deleted".to_owned() };
-        let words = difference(&before, &node);
-        self.nodes.insert(name.to_owned(), node);
-        words
+        let before = match &seen {
+            Some(seen) => self.nodes.insert(name.to_owned(), seen.clone()),
+            None => self.nodes.remove(name),
+        };
+        Turn::Node(before, seen)
     }
 
-    /// The ledger was written or (`None`) deleted; returns what is in it, in words.
-    pub fn ledger_changed(&mut self, actor: Actor, map: Option<&ConfigMap>) -> String {
+    /// The ledger was written or (`None`) deleted.
+    pub fn ledger_changed(&mut self, actor: Actor, map: Option<&ConfigMap>) -> Turn {
         let state = LedgerState::read(map);
         let found = self.audit.ledger_changed(actor, &state);
         self.hold_against(found);
-        match &state {
-            LedgerState::Known(ledger) => slots(ledger),
-            LedgerState::Lost(lost) => format!("lost: {}", lost.why),
-        }
+        Turn::Ledger(state)
     }
 
     /// The machine of this node runs this boot from now on.
@@ -73,6 +93,35 @@ impl Judge {
     pub fn logind_called(&mut self, node: &str, pods: &[PodView], pods_may_be_left: bool) {
         let found = self.audit.logind_called(node, pods, pods_may_be_left);
         self.hold_against(found);
+    }
+}
+
+impl From<Node> for Seen {
+    fn from(node: Node) -> Self {
+        Self { view: NodeView::from(&node), annotations: node.metadata.annotations.unwrap_or_default() }
+    }
+}
+
+impl Turn {
+    /// How the latest cycle of a Node ended, where it is this change that tells.
+    pub fn ended(&self) -> Option<&LastReboot> {
+        let Self::Node(before, Some(after)) = self else { return None };
+        let last = after.view.last_reboot.get()?;
+        (before.as_ref().and_then(|before| before.view.last_reboot.get()) != Some(last)).then_some(last)
+    }
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(_, None) => f.write_str("deleted"),
+            Self::Node(Some(before), Some(after)) => f.write_str(&difference(before, after)),
+            Self::Node(None, Some(after)) => f.write_str(&difference(&Seen::from(Node::default()), after)),
+            Self::Ledger(LedgerState::Known(ledger)) => f.write_str(&slots(ledger)),
+            Self::Ledger(LedgerState::Lost(lost)) => write!(f, "lost: {}", lost.why),
+            Self::Gone => f.write_str("gone"),
+            Self::Written => f.write_str("written"),
+        }
     }
 }
 
@@ -90,11 +139,8 @@ pub fn shorten(text: &str) -> String {
     text.replace("-0000-0000-0000-0000000", "-").replace(PREFIX, "")
 }
 
-fn difference(before: &Node, after: &Node) -> String {
-    let (old, new) = (NodeView::from(before), NodeView::from(after));
-    let none = BTreeMap::new();
-    let old_notes = before.metadata.annotations.as_ref().unwrap_or(&none);
-    let new_notes = after.metadata.annotations.as_ref().unwrap_or(&none);
+fn difference(before: &Seen, after: &Seen) -> String {
+    let (Seen { view: old, annotations: old_notes }, Seen { view: new, annotations: new_notes }) = (before, after);
     let mut words = vec![format!("v{}", new.resource_version)];
     let cordon = if new.unschedulable { format!("cordoned ({:?})", new.cordon_owner) } else { "uncordoned".to_owned() };
     words.extend(((old.unschedulable, old.cordon_owner) != (new.unschedulable, new.cordon_owner)).then_some(cordon));

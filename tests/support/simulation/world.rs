@@ -11,7 +11,6 @@ use kube::Client;
 use reboot_core::audit::{Actor, Violation};
 use reboot_core::drain::PodView;
 use reboot_core::ledger;
-use reboot_core::node::NodeView;
 use reboot_core::values::Outcome;
 use reboot_runtime::client::begin_in_time;
 use serde::de::DeserializeOwned;
@@ -22,7 +21,7 @@ use tokio::time::Instant;
 
 use super::faults::Faults;
 use super::figures::Figures;
-use super::judge::Judge;
+use super::judge::{Judge, Turn};
 use super::machine::Machine;
 use super::network::Network;
 use super::operator::Controller;
@@ -254,10 +253,9 @@ impl World {
 
     fn judge_change(&self, by: Actor, change: &Change) {
         let name = &change.key.name;
-        let words = match change.key.resource {
+        let turn = match change.key.resource {
             "nodes" => {
                 let node: Option<Node> = change.after.as_deref().and_then(read);
-                self.count_ending(change.before.as_deref(), node.as_ref());
                 lock(&self.judge).node_changed(by, name, node, self.elapsed())
             }
             "configmaps" if name == ledger::NAME => {
@@ -265,10 +263,11 @@ impl World {
                 lock(&self.judge).ledger_changed(by, map.as_ref())
             }
             "leases" | "events" => return,
-            _ if change.after.is_none() => "gone".to_owned(),
-            _ => "written".to_owned(),
+            _ if change.after.is_none() => Turn::Gone,
+            _ => Turn::Written,
         };
-        self.tell(|| format!("{by:?}: {} {name}: {words}", change.key.resource));
+        self.count_ending(&turn);
+        self.tell(|| format!("{by:?}: {} {name}: {turn}", change.key.resource));
         self.look_for_violations();
     }
 
@@ -278,13 +277,8 @@ impl World {
         }
     }
 
-    fn count_ending(&self, before: Option<&Value>, after: Option<&Node>) {
-        let ended = |node: &Node| NodeView::from(node).last_reboot.get().cloned();
-        let before: Option<Node> = before.and_then(read);
-        let Some(last) = after.and_then(ended).filter(|last| before.as_ref().and_then(ended).as_ref() != Some(last))
-        else {
-            return;
-        };
+    fn count_ending(&self, turn: &Turn) {
+        let Some(last) = turn.ended() else { return };
         let mut figures = lock(&self.figures);
         match last.outcome {
             Outcome::Rebooted => figures.rebooted += 1,
