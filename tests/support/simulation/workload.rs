@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use reboot_core::audit::Actor;
 use reboot_core::node::NodeView;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::world::{self, World, read};
@@ -49,7 +49,7 @@ pub fn set_budget(world: &World, blocks: bool) {
 }
 
 fn least_available(world: &World, blocks: bool) -> usize {
-    let guarded = world.all::<Pod>("pods").iter().filter(|pod| app(pod) == BUDGET).count();
+    let guarded = world.api.list("pods", "").iter().filter(|pod| app(pod) == BUDGET).count();
     let spare = if blocks { 0 } else { (guarded / 10).max(1) };
     guarded.saturating_sub(spare)
 }
@@ -83,33 +83,35 @@ pub async fn live(world: Arc<World>) {
         if change.key.resource != "pods" {
             continue;
         }
-        let pod = |object: &Option<_>| object.as_deref().and_then(read::<Pod>);
-        let deleted = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-        match (pod(&change.before), pod(&change.after)) {
-            (before, Some(after)) if deleted(&after) && !before.as_ref().is_some_and(deleted) => {
-                tokio::spawn(end(world.clone(), after));
+        match (&change.before, &change.after) {
+            (before, Some(after)) if is_deleted(after) && !before.as_deref().is_some_and(is_deleted) => {
+                tokio::spawn(end(world.clone(), after.clone()));
             }
-            (Some(gone), None) if app(&gone) != DAEMON => {
-                tokio::spawn(replace(world.clone(), app(&gone)));
+            (Some(gone), None) if app(gone) != DAEMON => {
+                tokio::spawn(replace(world.clone(), app(gone).to_owned()));
             }
             _ => {}
         }
     }
 }
 
-fn app(pod: &Pod) -> String {
-    pod.metadata.labels.as_ref().and_then(|labels| labels.get("app")).cloned().unwrap_or_default()
+fn is_deleted(pod: &Value) -> bool {
+    !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn app(pod: &Value) -> &str {
+    pod["metadata"]["labels"]["app"].as_str().unwrap_or_default()
 }
 
 /// kubelet ends a pod within its grace period, but not while the machine is down.
-async fn end(world: Arc<World>, pod: Pod) {
-    let node = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
+async fn end(world: Arc<World>, pod: Arc<Value>) {
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     sleep(world.random.time(Duration::from_secs(30))).await;
     while world.machines.iter().any(|machine| machine.name == node && !machine.is_up()) {
         sleep(Duration::from_secs(5)).await;
     }
-    let name = pod.metadata.name.unwrap_or_default();
-    world.write(Actor::Machine, |api| drop(api.delete("kubelet", "pods", NAMESPACE, &name, Some(0))));
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    world.write(Actor::Machine, |api| drop(api.delete("kubelet", "pods", NAMESPACE, name, Some(0))));
 }
 
 /// Another pod starts as soon as there is a node for it, and is Ready after a while.
