@@ -23,7 +23,8 @@ pub(super) fn get(store: &Store, request: &Request, cached: Option<u64>) -> Resu
     let key = request.key();
     let found = match (request.version()?, cached) {
         (Some(0), Some(revision)) => {
-            store.scan_at(key.resource, &key.namespace, revision).and_then(|mut objects| objects.remove(&key))
+            let objects = store.scan_at(key.resource, &key.namespace, revision, |found, _| *found == key);
+            objects.and_then(|mut objects| objects.remove(&key))
         }
         (Some(asked), _) if asked > store.revision() => {
             return Err(Failure::too_large_version(asked, store.revision()));
@@ -38,19 +39,19 @@ pub(super) fn list(store: &Store, request: &Request, cached: Option<u64>) -> Res
     let filter = request.filter()?;
     let (revision, after) = start(store, request, cached)?;
     let namespace = &request.call.namespace;
-    let objects = match revision {
-        // The usual case copies nothing.
-        None => store.scan(request.kind.plural, namespace).map(|(key, object)| (key.clone(), object.clone())).collect(),
-        Some(revision) => store
-            .scan_at(request.kind.plural, namespace, revision)
-            .ok_or_else(|| too_old(after.is_some(), revision, store.revision()))?,
+    let is_meant =
+        |key: &Key, object: &Value| after.as_ref().is_none_or(|after| key > after) && filter.matches(key, object);
+    let mut found: Vec<(Key, Arc<Value>)> = match revision {
+        None => {
+            let meant = store.scan(request.kind.plural, namespace).filter(|(key, object)| is_meant(key, object));
+            meant.map(|(key, object)| (key.clone(), object.clone())).collect()
+        }
+        Some(revision) => {
+            let objects = store.scan_at(request.kind.plural, namespace, revision, is_meant);
+            objects.ok_or_else(|| too_old(after.is_some(), revision, store.revision()))?.into_iter().collect()
+        }
     };
     let revision = revision.unwrap_or(store.revision());
-    let mut found: Vec<(Key, Arc<Value>)> = objects
-        .into_iter()
-        .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
-        .filter(|(key, object)| filter.matches(key, object))
-        .collect();
     let limit = request.parameter("limit").parse().unwrap_or(0_usize);
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if limit > 0 && found.len() > limit {
@@ -100,8 +101,7 @@ fn too_old(continues: bool, asked: u64, current: u64) -> Failure {
 /// The objects of a snapshot that a filter means.
 pub(super) fn snapshot(store: &Store, request: &Request, revision: u64) -> Result<BTreeMap<Key, Arc<Value>>, Failure> {
     let filter = request.filter()?;
-    let objects = store.scan_at(request.kind.plural, &request.call.namespace, revision);
-    let mut objects = objects.ok_or_else(|| too_old(false, revision, store.revision()))?;
-    objects.retain(|key, object| filter.matches(key, object));
-    Ok(objects)
+    let is_meant = |key: &Key, object: &Value| filter.matches(key, object);
+    let objects = store.scan_at(request.kind.plural, &request.call.namespace, revision, is_meant);
+    objects.ok_or_else(|| too_old(false, revision, store.revision()))
 }

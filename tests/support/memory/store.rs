@@ -102,18 +102,19 @@ impl Store {
         self.objects.range(first..).take_while(move |(key, _)| within(key))
     }
 
-    /// The same as of an earlier revision; `None` where that is forgotten.
+    /// Those of them that are meant, as of an earlier revision; `None` where that is forgotten.
     pub(super) fn scan_at(
         &self,
         resource: &'static str,
         namespace: &str,
         revision: u64,
+        is_meant: impl Fn(&Key, &Value) -> bool,
     ) -> Option<BTreeMap<Key, Arc<Value>>> {
         let later = self.since(revision)?;
-        let mut objects: BTreeMap<_, _> =
-            self.scan(resource, namespace).map(|(key, object)| (key.clone(), object.clone())).collect();
+        let meant = self.scan(resource, namespace).filter(|(key, object)| is_meant(key, object));
+        let mut objects: BTreeMap<_, _> = meant.map(|(key, object)| (key.clone(), object.clone())).collect();
         for change in later.iter().rev().filter(|change| change.key.resource == resource) {
-            match &change.before {
+            match change.before.as_ref().filter(|before| is_meant(&change.key, before)) {
                 _ if !namespace.is_empty() && change.key.namespace != namespace => {}
                 Some(before) => drop(objects.insert(change.key.clone(), before.clone())),
                 None => drop(objects.remove(&change.key)),
