@@ -53,15 +53,24 @@ enum Test {
 impl Filter {
     /// Whether an object at this key is meant.
     pub(super) fn matches(&self, key: &Key, object: &Value) -> bool {
-        self.resource.is_none_or(|resource| resource == key.resource)
-            && (self.namespace.is_empty() || self.namespace == key.namespace)
-            && self.fields.iter().all(|field| field.holds(key, object))
-            && all_hold(&self.labels, object["metadata"]["labels"].as_object())
+        self.matches_key(key) && self.matches_content(object)
     }
 
-    /// Whether the object was or is meant.
+    /// Whether the object was or is meant. Most changes are of other objects, which their keys tell.
     pub(super) fn concerns(&self, change: &Change) -> bool {
-        [&change.before, &change.after].into_iter().flatten().any(|object| self.matches(&change.key, object))
+        self.matches_key(&change.key)
+            && [&change.before, &change.after].into_iter().flatten().any(|object| self.matches_content(object))
+    }
+
+    fn matches_key(&self, key: &Key) -> bool {
+        self.resource.is_none_or(|resource| resource == key.resource)
+            && self.fields.iter().all(|field| field.holds_for_key(key))
+            && (self.namespace.is_empty() || self.namespace == key.namespace)
+    }
+
+    fn matches_content(&self, object: &Value) -> bool {
+        self.fields.iter().all(|field| field.holds_for_content(object))
+            && (self.labels.is_empty() || all_hold(&self.labels, object["metadata"]["labels"].as_object()))
     }
 
     /// Whether it is about everything in its namespace.
@@ -117,12 +126,21 @@ fn parse_field(resource: &str, term: &str) -> Result<Field, Failure> {
 }
 
 impl Field {
-    fn holds(&self, key: &Key, object: &Value) -> bool {
-        let same = match &self.place {
-            Place::Name => key.name == self.value,
-            Place::Path(path) => self.is_value(path.iter().fold(object, |value, step| &value[step.as_str()])),
-        };
-        same == self.equal
+    fn holds_for_key(&self, key: &Key) -> bool {
+        match &self.place {
+            Place::Name => (key.name == self.value) == self.equal,
+            Place::Path(_) => true,
+        }
+    }
+
+    fn holds_for_content(&self, object: &Value) -> bool {
+        match &self.place {
+            Place::Name => true,
+            Place::Path(path) => {
+                let found = path.iter().fold(object, |value, step| &value[step.as_str()]);
+                self.is_value(found) == self.equal
+            }
+        }
     }
 
     fn is_value(&self, found: &Value) -> bool {
