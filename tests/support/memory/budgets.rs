@@ -104,8 +104,8 @@ fn selection(budget: &Value) -> Option<Vec<Requirement>> {
 
 fn status(store: &Store, namespace: &str, budget: &Value) -> Value {
     let terms = selection(budget);
-    let pods = store.scan("pods", namespace).map(|(_, pod)| pod).filter(|pod| is_selected(terms.as_deref(), pod));
-    let pods: Vec<_> = pods.cloned().collect();
+    let pods = store.scan("pods", namespace).map(|(_, pod)| &**pod);
+    let pods: Vec<&Value> = pods.filter(|pod| is_selected(terms.as_deref(), pod)).collect();
     let (expected, desired) = match expectation(store, namespace, &budget["spec"], &pods) {
         Ok(found) => found,
         Err(why) => {
@@ -116,10 +116,8 @@ fn status(store: &Store, namespace: &str, budget: &Value) -> Value {
         }
     };
     let disrupted = still_disrupted(store.time(), &budget["status"], &pods);
-    let counts = |pod: &&Arc<Value>| {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        is_ready(pod) && !is_ending(pod) && !disrupted.contains_key(name)
-    };
+    let is_disrupted = |pod: &Value| disrupted.contains_key(pod["metadata"]["name"].as_str().unwrap_or_default());
+    let counts = |pod: &&&Value| is_ready(pod) && !is_ending(pod) && !is_disrupted(pod);
     let healthy = i64::try_from(pods.iter().filter(counts).count()).unwrap_or(i64::MAX);
     let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
     let mut status = json!({
@@ -136,7 +134,7 @@ fn status(store: &Store, namespace: &str, budget: &Value) -> Value {
     status
 }
 
-fn still_disrupted(now: Timestamp, status: &Value, pods: &[Arc<Value>]) -> Map<String, Value> {
+fn still_disrupted(now: Timestamp, status: &Value, pods: &[&Value]) -> Map<String, Value> {
     let mut disrupted = status["disruptedPods"].as_object().cloned().unwrap_or_default();
     disrupted.retain(|name, since| {
         let is_there = pods.iter().any(|pod| pod["metadata"]["name"] == name.as_str() && !is_ending(pod));
@@ -151,7 +149,7 @@ fn is_ending(pod: &Value) -> bool {
 }
 
 /// How many pods there should be, and how many have to be healthy.
-fn expectation(store: &Store, namespace: &str, spec: &Value, pods: &[Arc<Value>]) -> Result<(i64, i64), String> {
+fn expectation(store: &Store, namespace: &str, spec: &Value, pods: &[&Value]) -> Result<(i64, i64), String> {
     let present = i64::try_from(pods.len()).unwrap_or(i64::MAX);
     let (most, least) = (&spec["maxUnavailable"], &spec["minAvailable"]);
     if !most.is_null() {
@@ -175,7 +173,7 @@ fn part_of(value: &Value, all: i64) -> i64 {
 }
 
 /// How many pods those want that the pods belong to. Pods on their own count for nothing.
-fn scale(store: &Store, namespace: &str, pods: &[Arc<Value>]) -> Result<i64, String> {
+fn scale(store: &Store, namespace: &str, pods: &[&Value]) -> Result<i64, String> {
     let mut wanted = BTreeMap::new();
     for pod in pods {
         let Some(owner) = controller(pod) else { continue };
