@@ -18,6 +18,42 @@ const DISRUPTED_FOR: SignedDuration = SignedDuration::from_mins(2);
 /// Kinds whose changes can change a budget's status.
 const WATCHED: [&str; 5] = ["pods", BUDGETS, "deployments", "replicasets", "statefulsets"];
 
+/// The pods of a budget as of a revision, so that they need not be sought among all pods for each change of one.
+#[derive(Default)]
+pub(super) struct Guarded {
+    selector: Value,
+    revision: u64,
+    pods: BTreeMap<Key, Arc<Value>>,
+}
+
+impl Guarded {
+    /// Brings them up to date.
+    fn follow(&mut self, store: &Store, namespace: &str, budget: &Value) {
+        let terms = selection(budget);
+        let is_guarded = |pod: &Value| is_selected(terms.as_deref(), pod);
+        let selector = &budget["spec"]["selector"];
+        match store.since(self.revision).filter(|_| self.revision > 0 && self.selector == *selector) {
+            Some(changes) => {
+                let is_here = |key: &Key| key.resource == "pods" && key.namespace == namespace;
+                for Change { key, after, .. } in
+                    changes.iter().map(|change| &**change).filter(|change| is_here(&change.key))
+                {
+                    match after.as_ref().filter(|pod| is_guarded(pod)) {
+                        Some(pod) => drop(self.pods.insert(key.clone(), pod.clone())),
+                        None => drop(self.pods.remove(key)),
+                    }
+                }
+            }
+            None => {
+                let pods = store.scan("pods", namespace).filter(|(_, pod)| is_guarded(pod));
+                self.pods = pods.map(|(key, pod)| (key.clone(), pod.clone())).collect();
+                self.selector = selector.clone();
+            }
+        }
+        self.revision = store.revision();
+    }
+}
+
 /// Brings the budgets up to date that a change since this revision may concern.
 pub(super) fn keep(store: &mut Store, since: u64) {
     let changes = store.since(since).unwrap_or_default().iter();
@@ -45,7 +81,10 @@ pub(super) fn keep_all(store: &mut Store) {
 
 fn update(store: &mut Store, budgets: Vec<(Key, Arc<Value>)>) {
     for (key, budget) in budgets {
-        let status = status(store, &key.namespace, &budget);
+        let mut guarded = store.guarded.remove(&key).unwrap_or_default();
+        guarded.follow(store, &key.namespace, &budget);
+        let status = status(store, &key.namespace, &budget, &guarded.pods);
+        store.guarded.insert(key.clone(), guarded);
         if status != budget["status"] {
             let mut updated = (*budget).clone();
             updated["status"] = status;
@@ -102,10 +141,8 @@ fn selection(budget: &Value) -> Option<Vec<Requirement>> {
     selector.is_object().then(|| of_object(selector))
 }
 
-fn status(store: &Store, namespace: &str, budget: &Value) -> Value {
-    let terms = selection(budget);
-    let pods = store.scan("pods", namespace).map(|(_, pod)| &**pod);
-    let pods: Vec<&Value> = pods.filter(|pod| is_selected(terms.as_deref(), pod)).collect();
+fn status(store: &Store, namespace: &str, budget: &Value, pods: &BTreeMap<Key, Arc<Value>>) -> Value {
+    let pods: Vec<&Value> = pods.values().map(|pod| &**pod).collect();
     let (expected, desired) = match expectation(store, namespace, &budget["spec"], &pods) {
         Ok(found) => found,
         Err(why) => {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::selector::Filter;
+use super::{budgets::Guarded, selector::Filter};
 
 /// Where an object is stored. Nothing else is ordered by anything else, so that every run is the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,8 @@ pub(super) struct Store {
     /// How many names and UIDs have been made up.
     made_up: u64,
     audience: Vec<(Filter, UnboundedSender<Arc<Change>>)>,
+    /// What the budgets at these keys guard.
+    pub(super) guarded: BTreeMap<Key, Guarded>,
     /// Whether the status of budgets follows every change by itself.
     pub(super) keeps_budgets: bool,
 }
@@ -60,6 +62,7 @@ impl Store {
             forgotten: 0,
             made_up: 0,
             audience: Vec::new(),
+            guarded: BTreeMap::new(),
             keeps_budgets: true,
         }
     }
