@@ -91,6 +91,7 @@ fn execute(shared: &Arc<Shared>, request: Request, body: &[u8], cached: Option<u
     let store = &mut *guard;
     let renderer = Renderer::new(&request, store.clock());
     let before = store.revision();
+    let cached = cached.map(|revision| store.remembered(revision));
     let reply = match (request.call.verb, request.subresource.as_str()) {
         ("watch", "") => return Ok(Outcome::Watch(Box::new(watch::begin(shared, store, request, cached)?))),
         ("list", "") => {

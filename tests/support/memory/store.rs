@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -32,6 +32,9 @@ pub struct Change {
     pub after: Option<Arc<Value>>,
 }
 
+/// How often it is forgotten what was history already at the last time, as kube-apiserver has etcd do it.
+const COMPACTION: SignedDuration = SignedDuration::from_mins(5);
+
 /// Tells the time.
 pub(super) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -43,6 +46,8 @@ pub(super) struct Store {
     revision: u64,
     /// The history begins after this revision.
     forgotten: u64,
+    /// When something was last forgotten, and the newest revision then.
+    compacted: (Timestamp, u64),
     /// How many names and UIDs have been made up.
     made_up: u64,
     audience: Vec<(Filter, UnboundedSender<Arc<Change>>)>,
@@ -54,12 +59,14 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(clock: Clock) -> Self {
+        let compacted = (clock(), 1);
         Self {
             clock,
             objects: BTreeMap::new(),
             history: Vec::new(),
             revision: 1,
             forgotten: 0,
+            compacted,
             made_up: 0,
             audience: Vec::new(),
             guarded: BTreeMap::new(),
@@ -135,6 +142,11 @@ impl Store {
         self.history.get(from..)
     }
 
+    /// This revision or, where that is forgotten, the oldest that is not: no cache is behind that.
+    pub(super) fn remembered(&self, revision: u64) -> u64 {
+        revision.max(self.forgotten)
+    }
+
     /// Forgets the history: whoever asks for something older than now is told that it is too old.
     pub(super) fn forget(&mut self) {
         self.history.clear();
@@ -178,7 +190,18 @@ impl Store {
         receiver
     }
 
+    fn compact(&mut self) {
+        let (now, (last, revision)) = (self.time(), self.compacted);
+        if now.duration_since(last) >= COMPACTION {
+            let kept = self.history.partition_point(|change| change.revision <= revision);
+            self.history.drain(..kept);
+            self.forgotten = self.remembered(revision);
+            self.compacted = (now, self.revision);
+        }
+    }
+
     fn tell(&mut self, change: Change) {
+        self.compact();
         let change = Arc::new(change);
         self.history.push(change.clone());
         self.audience.retain(|(filter, sender)| {

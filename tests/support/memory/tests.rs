@@ -185,6 +185,18 @@ async fn what_is_forgotten_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_happened_is_remembered_for_five_minutes_and_forgotten_after_ten() {
+    let api = api(Fair);
+    let client = api.client("agent");
+    let old = format!("resourceVersion={}", api.revision());
+    for (minutes, value, expected) in [(0, "1", "MODIFIED \"1\""), (6, "2", "MODIFIED \"1\""), (5, "3", "ERROR 410")] {
+        sleep(Duration::from_mins(minutes)).await;
+        label(&api, value);
+        assert_eq!(told(&client, &old, 1).await, [expected], "{minutes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cache_may_lag_behind_and_then_catches_up() {
     let weather = expect("watch");
     let api = api(weather.clone());
