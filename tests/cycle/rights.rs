@@ -83,7 +83,7 @@ async fn create<K: Clone + Debug + DeserializeOwned + Serialize>(api: &Api<K>, o
     api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
 }
 
-/// A person asks, pauses the drain, and lets it go on: the same processes tell the same things twice.
+/// A person asks, pauses the drain, and lets it go on.
 async fn twice_granted(stage: &Stage, node: &str) {
     stage.anchor(node).await;
     stage.annotate(node, "reboot-needed", Some("a new kernel")).await;

@@ -205,7 +205,7 @@ impl World {
     /// A process sends a request.
     pub fn requested(&self, call: &Call) {
         lock(&self.figures).requests += 1;
-        // kube names Events by the true time of day.
+        // Events are named by the true time of day.
         let name = if call.resource == "events" { "" } else { &call.name };
         self.tell(|| format!("        {} {} {} {name}", call.user, call.verb, call.resource));
     }
