@@ -87,9 +87,12 @@ impl OwnNode {
         }
     }
 
-    /// Writes to the Node at the resourceVersion of [`OwnNode::view`]. After an error the view may be stale: refresh it.
-    pub async fn patch(&mut self, patch: &NodePatch) -> Result<(), CallError> {
-        let Some(view) = &self.newest else { return Ok(()) };
+    /// Writes to the Node what was decided on this view of it, at its resourceVersion. After an error
+    /// [`OwnNode::view`] may be stale: refresh it.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn patch(&mut self, view: &NodeView, patch: &NodePatch) -> Result<(), CallError> {
         let body = Patch::Merge(patch.to_merge_patch(&view.uid, &view.resource_version));
         let params = PatchParams { field_manager: Some(AGENT_MANAGER.to_owned()), ..PatchParams::default() };
         let node = call("patching the Node", self.api.patch(&self.name, &params, &body)).await?;
@@ -100,5 +103,35 @@ impl OwnNode {
     fn is_newer(&self, seen: &NodeView) -> bool {
         let version = |node: &NodeView| parse_version(&node.resource_version);
         self.newest.as_ref().is_none_or(|known| version(seen) > version(known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use hyper::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::service_fn;
+
+    use super::*;
+
+    fn node(version: &str) -> serde_json::Value {
+        json!({"apiVersion": "v1", "kind": "Node",
+               "metadata": {"name": "node-1", "uid": "uid-1", "resourceVersion": version}})
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_on_a_view_is_written_though_the_node_is_unknown_meanwhile() {
+        let service = |request: Request<Body>| async move {
+            let status = if request.method() == "PATCH" { 200 } else { 503 };
+            Response::builder().status(status).body(Body::from(node("8").to_string().into_bytes()))
+        };
+        let mut own = OwnNode::new(Client::new(service_fn(service), "default"), "node-1");
+        let decided_on = NodeView::from(&serde_json::from_value::<Node>(node("7")).unwrap());
+        assert!(own.view().is_none());
+        own.patch(&decided_on, &NodePatch::default()).await.unwrap();
+        assert_eq!(own.view().unwrap().resource_version, "8");
     }
 }

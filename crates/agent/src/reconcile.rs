@@ -228,7 +228,7 @@ impl Reconciler {
     }
 
     async fn write(&mut self, patch: &NodePatch, note: Option<Note>, before: &NodeView, state: &mut State) -> Done {
-        if let Err(error) = self.node.patch(patch).await {
+        if let Err(error) = self.node.patch(before, patch).await {
             let done = failed(&error);
             if let CallError::Conflict(_) = error {
                 state.conflicts = state.conflicts.saturating_add(1);
