@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::Now;
@@ -13,7 +11,7 @@ use reboot_core::annotations::NodePatch;
 use reboot_core::backoff;
 use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
-use reboot_core::step::{Action, Evict, EvictReply, HostView, Memory, Note, Policy, Situation, Step, step, watches};
+use reboot_core::step::{Action, HostView, Memory, Note, Policy, Situation, Step, step, watches};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
 use reboot_runtime::events::{EventNote, Events, node_reference};
@@ -21,6 +19,7 @@ use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
 use tracing::{info, warn};
 
+use crate::evictions::Evictions;
 use crate::machine::{Asked, Machine, Workload};
 use crate::metrics::{EvictionLabels, Metrics};
 use crate::own_node::OwnNode;
@@ -61,7 +60,7 @@ pub struct Reconciler {
 struct State {
     memory: Memory,
     watched: Watching,
-    evictions: FuturesUnordered<BoxFuture<'static, (Evict, EvictReply)>>,
+    evictions: Evictions,
     failures: u32,
     /// How many writes in a row came too late.
     conflicts: u32,
@@ -82,7 +81,7 @@ impl Reconciler {
         let mut state = State {
             memory: Memory::seeded(self.seed),
             watched: Watching::default(),
-            evictions: FuturesUnordered::new(),
+            evictions: Evictions::default(),
             failures: 0,
             conflicts: 0,
             clock: self.clock.clone(),
@@ -178,7 +177,8 @@ impl Reconciler {
     async fn act_on_fresh_view(&mut self, state: &mut State) -> Done {
         let committed = state.memory.is_committed();
         let node = async { if committed { self.node.refresh().await } else { Ok(()) } };
-        let (node, pods, asked) = tokio::join!(node, self.pods.list(), self.machine.ask());
+        let read = async { tokio::join!(node, self.pods.list(), self.machine.ask()) };
+        let (node, pods, asked) = state.evictions.beside(read).await;
         let pods = match node.and(pods) {
             Ok(pods) => pods,
             Err(error) => return failed(&error),
@@ -212,7 +212,7 @@ impl Reconciler {
             Action::Evict(evictions) => {
                 for evict in evictions {
                     state.memory.evicting(&evict, state.now());
-                    self.post_eviction(evict, state);
+                    state.evictions.post(self.pods.clone(), evict);
                 }
                 for note in &notes {
                     self.tell(node, note);
@@ -220,7 +220,7 @@ impl Reconciler {
                 Done::Again
             }
             Action::Reboot => {
-                let reply = self.machine.reboot().await;
+                let reply = state.evictions.beside(self.machine.reboot()).await;
                 state.memory.logind_replied(reply, state.now());
                 Done::Again
             }
@@ -228,16 +228,17 @@ impl Reconciler {
     }
 
     async fn write(&mut self, patch: &NodePatch, note: Option<Note>, before: &NodeView, state: &mut State) -> Done {
-        if let Err(error) = self.node.patch(before, patch).await {
+        if let Err(error) = state.evictions.beside(self.node.patch(before, patch)).await {
             let done = failed(&error);
             if let CallError::Conflict(_) = error {
                 state.conflicts = state.conflicts.saturating_add(1);
+                let first = state.conflicts == 1;
                 // A watch cannot keep up with somebody who writes all the time.
-                let newer = if state.conflicts == 1 { self.node.catch_up().await } else { self.node.refresh().await };
-                return newer.map_or(done, |()| Done::Again);
+                let newer = async { if first { self.node.catch_up().await } else { self.node.refresh().await } };
+                return state.evictions.beside(newer).await.map_or(done, |()| Done::Again);
             }
             // Whether it was written or not is on the Node. Where that cannot be read now, the next turn goes by the watch.
-            let _ = self.node.refresh().await;
+            let _ = state.evictions.beside(self.node.refresh()).await;
             return done;
         }
         state.conflicts = 0;
@@ -260,14 +261,6 @@ impl Reconciler {
             action: "Reboot".to_owned(),
             note: note.text.clone(),
         });
-    }
-
-    fn post_eviction(&self, evict: Evict, state: &mut State) {
-        let pods = self.pods.clone();
-        state.evictions.push(Box::pin(async move {
-            let reply = pods.evict(&evict).await;
-            (evict, reply)
-        }));
     }
 
     /// Waits until there is something new to decide on.
