@@ -1,10 +1,9 @@
-//! The way to the node's message bus: where it is, how long to wait for an answer, and when to try again.
+//! The way to the node's message bus: where it is, and how long to wait for an answer.
 //!
 //! A connection that has broken never heals, so nothing here keeps one: whoever asks something connects anew (a few
-//! milliseconds on a local socket), and whoever listens reconnects by the rhythm of [`Backoff`].
+//! milliseconds on a local socket), and so does whoever listens, after a pause.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::Duration;
 
@@ -68,43 +67,4 @@ pub(crate) async fn object(
 pub(crate) fn nobody_there(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::FDO(error)
         if matches!(**error, fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_)))
-}
-
-/// Waits that double from half a second to half a minute, each shortened at random by up to a half, so that what
-/// broke together does not come back together.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    base: Duration,
-}
-
-impl Backoff {
-    pub(crate) const LONGEST: Duration = Duration::from_secs(30);
-
-    pub(crate) fn next_wait(&mut self) -> Duration {
-        let base = self.base;
-        self.base = (base * 2).min(Self::LONGEST);
-        // Each `RandomState` has keys of its own: enough randomness for a jitter, and no dependency.
-        let random = RandomState::new().hash_one(0_u8) % 1000;
-        base / 2 + base / 2 * u32::try_from(random).unwrap_or(0) / 1000
-    }
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { base: Duration::from_secs(1) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_half_a_minute_and_stay_there() {
-        let mut backoff = Backoff::default();
-        for most in [1, 2, 4, 8, 16, 30, 30, 30].map(Duration::from_secs) {
-            let wait = backoff.next_wait();
-            assert!(most / 2 <= wait && wait < most, "{wait:?} is not within half of {most:?}");
-        }
-    }
 }

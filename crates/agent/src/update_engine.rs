@@ -10,12 +10,13 @@ use std::pin::pin;
 use anyhow::{Context as _, Result};
 use futures::future::{FusedFuture as _, FutureExt as _};
 use futures::stream::StreamExt as _;
+use reboot_core::backoff;
 use reboot_core::values::printable;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zbus::{Message, Proxy};
 
-use crate::bus::{self, Backoff, Bus};
+use crate::bus::{self, Bus};
 
 const SERVICE: &str = "com.coreos.update1";
 const PATH: &str = "/com/coreos/update1";
@@ -148,17 +149,18 @@ impl UpdateEngine {
     /// Whatever goes wrong (the bus dies, the service hangs, a message makes no sense) is shown as
     /// [`EngineState::Unknown`] and mended in one way: connect anew after a while, and ask.
     pub async fn watch(&self, state: &watch::Sender<EngineState>) -> Infallible {
-        let mut backoff = Backoff::default();
+        let mut failures = 0_u32;
         loop {
             let started = Instant::now();
             let error = match self.follow(state).await {
                 Ok(never) => match never {},
                 Err(error) => printable(&format!("{error:#}")),
             };
-            if started.elapsed() > Backoff::LONGEST {
-                backoff = Backoff::default();
+            if started.elapsed() > backoff::LATE {
+                failures = 0;
             }
-            let wait = backoff.next_wait();
+            failures = failures.saturating_add(1);
+            let wait = backoff::after_failures(failures);
             tracing::warn!(error, retry_in = ?wait, "update_engine's status is unknown");
             publish(state, EngineState::Unknown(error));
             tokio::time::sleep(wait).await;
