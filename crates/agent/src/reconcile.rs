@@ -64,7 +64,6 @@ struct State {
     failures: u32,
     /// How many writes in a row came too late.
     conflicts: u32,
-    clock: Clock,
     said: Option<String>,
 }
 
@@ -84,7 +83,6 @@ impl Reconciler {
             evictions: Evictions::default(),
             failures: 0,
             conflicts: 0,
-            clock: self.clock.clone(),
             said: None,
         };
         while !shutdown.is_requested() {
@@ -119,7 +117,7 @@ impl Reconciler {
             self.ready.set(true);
             self.observe(&node, state);
             let host = self.machine.view(state.watched.workload());
-            state.memory.observe_host(&host, state.now());
+            state.memory.observe_host(&host, self.now());
             self.watch(&node, &host, state);
             let decided = self.decide(&node, &host, state, false);
             let done = match decided.action {
@@ -139,7 +137,7 @@ impl Reconciler {
     }
 
     fn observe(&mut self, node: &NodeView, state: &mut State) {
-        state.memory.observe(node, state.now());
+        state.memory.observe(node, self.now());
         let malformed = i64::try_from(node.malformed().count()).unwrap_or(i64::MAX);
         self.metrics.malformed.set(malformed);
         self.metrics.update_engine_connected.set(i64::from(self.machine.engine_is_heard()));
@@ -147,7 +145,7 @@ impl Reconciler {
 
     /// Begins and ends watches, as the decisions need them.
     fn watch(&self, node: &NodeView, host: &HostView, state: &mut State) {
-        let (memory, policy, now) = (&state.memory, &self.policy, state.now());
+        let (memory, policy, now) = (&state.memory, &self.policy, self.now());
         let wanted = watches(&Situation { node, host, memory, policy, fresh: false, now });
         let watched = &mut state.watched;
         watched.pods = wanted
@@ -161,7 +159,7 @@ impl Reconciler {
     }
 
     fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
-        let (memory, policy, now) = (&state.memory, &self.policy, state.now());
+        let (memory, policy, now) = (&state.memory, &self.policy, self.now());
         let step = step(&Situation { node, host, memory, policy, fresh, now });
         if step.status.is_some() && step.status != state.said {
             info!(status = step.status.as_deref(), "{}", node.name);
@@ -194,7 +192,7 @@ impl Reconciler {
     /// Acts on what was just read; the Node is that of the latest reading or write.
     async fn act_on(&mut self, asked: &Asked, pods: Vec<PodView>, state: &mut State) -> Done {
         let Some(node) = self.node.view().cloned() else { return Done::Again };
-        state.memory.observe(&node, state.now());
+        state.memory.observe(&node, self.now());
         let workload = Workload { pods: Some(pods), ..state.watched.workload() };
         let host = self.machine.fresh_view(asked, workload);
         let decided = self.decide(&node, &host, state, true);
@@ -211,7 +209,7 @@ impl Reconciler {
             Action::Write(patch, note) => self.write(&patch, note, node, state).await,
             Action::Evict(evictions) => {
                 for evict in evictions {
-                    state.memory.evicting(&evict, state.now());
+                    state.memory.evicting(&evict, self.now());
                     state.evictions.post(self.pods.clone(), evict);
                 }
                 for note in &notes {
@@ -221,7 +219,7 @@ impl Reconciler {
             }
             Action::Reboot => {
                 let reply = state.evictions.beside(self.machine.reboot()).await;
-                state.memory.logind_replied(reply, state.now());
+                state.memory.logind_replied(reply, self.now());
                 Done::Again
             }
         }
@@ -243,7 +241,7 @@ impl Reconciler {
         }
         state.conflicts = 0;
         if let Some(node) = self.node.view() {
-            state.memory.wrote(node, state.now());
+            state.memory.wrote(node, self.now());
         }
         if let Some(note) = note {
             self.tell(before, &note);
@@ -263,6 +261,10 @@ impl Reconciler {
         });
     }
 
+    fn now(&self) -> Now {
+        Now { mono: self.clock.mono(), wall: self.clock.wall() }
+    }
+
     /// Waits until there is something new to decide on.
     async fn something(&mut self, state: &mut State, delay: Option<Duration>) {
         let later = async {
@@ -280,7 +282,7 @@ impl Reconciler {
             () = state.watched.changed() => {}
             Some((evict, reply)) = state.evictions.next() => {
                 self.metrics.evictions.get_or_create(&EvictionLabels::of(evict.means, &reply)).inc();
-                state.memory.evicted(&evict.pod.uid, reply, state.now());
+                state.memory.evicted(&evict.pod.uid, reply, self.now());
             }
             () = later => {}
         }
@@ -342,10 +344,6 @@ impl Watching {
 }
 
 impl State {
-    fn now(&self) -> Now {
-        Now { mono: self.clock.mono(), wall: self.clock.wall() }
-    }
-
     fn retry_delay(&self) -> Option<Duration> {
         (self.failures > 0).then(|| backoff::after_failures(self.failures))
     }
