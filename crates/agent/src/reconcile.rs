@@ -147,15 +147,17 @@ impl Reconciler {
     fn watch(&self, node: &NodeView, host: &HostView, state: &mut State) {
         let (memory, policy, now) = (&state.memory, &self.policy, self.now());
         let wanted = watches(&Situation { node, host, memory, policy, fresh: false, now });
-        let watched = &mut state.watched;
-        watched.pods = wanted
-            .pods
-            .then(|| watched.pods.take())
-            .map(|watch| watch.unwrap_or_else(|| (self.pods.watch(), self.pods.watch_budgets())));
-        watched.volumes = wanted
-            .volumes
-            .then(|| watched.volumes.take())
-            .map(|watch| watch.unwrap_or_else(|| self.pods.watch_volumes()));
+        let Watching { pods, volumes } = &mut state.watched;
+        if wanted.pods {
+            pods.get_or_insert_with(|| (self.pods.watch(), self.pods.watch_budgets()));
+        } else {
+            *pods = None;
+        }
+        if wanted.volumes {
+            volumes.get_or_insert_with(|| self.pods.watch_volumes());
+        } else {
+            *volumes = None;
+        }
     }
 
     fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
