@@ -44,7 +44,7 @@ pub struct Reconciler {
     pub policy: Policy,
     /// The time.
     pub clock: Clock,
-    /// Spreads pauses, so that agents do not try again all at the same moment.
+    /// Tells this run from every other run on the node (`run` in `reboot-in-progress`), and spreads its pauses.
     pub seed: u64,
     /// Where Events go.
     pub events: Events,

@@ -46,6 +46,7 @@ pub async fn run(args: Args) -> Result<()> {
     let mut machine = Machine::new(Box::new(host), host::os_version(&args.os_release_file), heard.clone());
     machine.set_other_manager(self_test(&logind, &events, &args.node_name).await);
 
+    // Its keys come from the operating system's random numbers, anew in every process.
     let seed = RandomState::new().build_hasher().finish();
     let reconciler = assemble(client, &args, machine, events, Clock::system(), seed, &mut probes);
     tasks.spawn_service("probes", listener.serve(probes, shutdown.clone()));
@@ -83,6 +84,8 @@ pub fn assemble(
 async fn self_test(logind: &Logind, events: &Events, node: &str) -> Option<String> {
     let warn_people = |reason: &str, note: String| {
         warn!(reason, "{note}");
+        // The UID is not known yet. kubelet's own Events name a Node by its name in place of the UID, and `kubectl
+        // describe node` looks for these as well.
         let object = node_reference(node, node);
         events.publish(EventNote {
             object,
