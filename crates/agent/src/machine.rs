@@ -156,7 +156,7 @@ impl Machine {
     }
 
     /// The running boot. It does not change under a process, so it is read until it is known and never again.
-    pub fn boot(&mut self) -> Option<BootId> {
+    fn boot(&mut self) -> Option<BootId> {
         if self.boot.is_none() {
             match self.host.boot_id().and_then(|text| Ok(text.parse()?)) {
                 Ok(boot) => self.boot = Some(boot),
