@@ -4,7 +4,6 @@
 //! reboot" back, is silent. So the signals are followed at all times, and before a reboot the service is asked again.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::pin::pin;
 
 use anyhow::{Context as _, Result};
@@ -64,53 +63,18 @@ impl Default for EngineState {
 /// What `update_engine` is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Nothing.
-    Idle,
-    /// Asks for an update.
-    CheckingForUpdate,
-    /// Has found one.
-    UpdateAvailable,
-    /// Downloads it.
-    Downloading,
-    /// Verifies it.
-    Verifying,
-    /// Installs it.
-    Finalizing,
     /// An update is installed and waits for a reboot.
     UpdatedNeedReboot,
-    /// Reports a failure to its server.
-    ReportingErrorEvent,
-    /// A word that Flatcar's `update_engine` does not know.
+    /// Anything else, in its own word, such as `UPDATE_STATUS_IDLE`.
     Other(String),
 }
 
-/// The words for it in `update_engine`'s `UpdateStatusToString`.
-const WORDS: [(&str, Operation); 8] = [
-    ("UPDATE_STATUS_IDLE", Operation::Idle),
-    ("UPDATE_STATUS_CHECKING_FOR_UPDATE", Operation::CheckingForUpdate),
-    ("UPDATE_STATUS_UPDATE_AVAILABLE", Operation::UpdateAvailable),
-    ("UPDATE_STATUS_DOWNLOADING", Operation::Downloading),
-    ("UPDATE_STATUS_VERIFYING", Operation::Verifying),
-    ("UPDATE_STATUS_FINALIZING", Operation::Finalizing),
-    ("UPDATE_STATUS_UPDATED_NEED_REBOOT", Operation::UpdatedNeedReboot),
-    ("UPDATE_STATUS_REPORTING_ERROR_EVENT", Operation::ReportingErrorEvent),
-];
+/// The word for [`Operation::UpdatedNeedReboot`] in `update_engine`'s `UpdateStatusToString`.
+const UPDATED_NEED_REBOOT: &str = "UPDATE_STATUS_UPDATED_NEED_REBOOT";
 
 impl From<&str> for Operation {
     fn from(word: &str) -> Self {
-        let known = WORDS.into_iter().find(|(known, _)| *known == word);
-        known.map_or_else(|| Self::Other(printable(word)), |(_, operation)| operation)
-    }
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Other(word) => f.write_str(word),
-            known => {
-                WORDS.iter().filter(|(_, operation)| operation == known).try_for_each(|(word, _)| f.write_str(word))
-            }
-        }
+        if word == UPDATED_NEED_REBOOT { Self::UpdatedNeedReboot } else { Self::Other(printable(word)) }
     }
 }
 
@@ -230,18 +194,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_known_word_is_an_operation_and_back() {
-        for (word, operation) in WORDS {
-            assert_eq!(Operation::from(word), operation);
-            assert_eq!(operation.to_string(), word);
-        }
-    }
-
-    #[test]
-    fn an_unknown_word_is_kept_as_it_is() {
-        for word in ["", "unknown status", "UPDATE_STATUS_UPDATED_NEED_REBOOT ", "update_status_idle"] {
+    fn one_word_alone_means_that_an_update_waits_for_a_reboot() {
+        assert_eq!(Operation::from("UPDATE_STATUS_UPDATED_NEED_REBOOT"), Operation::UpdatedNeedReboot);
+        for word in ["", "unknown status", "UPDATE_STATUS_UPDATED_NEED_REBOOT ", "update_status_updated_need_reboot"] {
             assert_eq!(Operation::from(word), Operation::Other(word.to_owned()));
-            assert_eq!(Operation::from(word).to_string(), word);
         }
     }
 }

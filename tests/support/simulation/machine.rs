@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::world::World;
+use crate::bus::FakeEngine;
 
 /// A machine that is also a node.
 pub struct Machine {
@@ -55,7 +56,7 @@ impl Machine {
             index,
             state: Mutex::new(state),
             power: watch::Sender::new(Power::On),
-            engine: watch::Sender::new(status(Operation::Idle, "")),
+            engine: watch::Sender::new(status(FakeEngine::IDLE, "")),
             kubelet_disturbed: Notify::new(),
             agent_deleted: Notify::new(),
         }
@@ -95,7 +96,7 @@ impl Machine {
 
     /// update_engine has installed an update, or has thought better of it (which it does without a signal).
     pub fn set_engine(&self, needs_reboot: bool) {
-        let state = if needs_reboot { status(Operation::UpdatedNeedReboot, "2") } else { status(Operation::Idle, "") };
+        let state = if needs_reboot { status(FakeEngine::NEED_REBOOT, "2") } else { status(FakeEngine::IDLE, "") };
         self.engine.send_if_modified(|engine| {
             *engine = state;
             needs_reboot
@@ -168,8 +169,8 @@ impl Machine {
     }
 }
 
-fn status(operation: Operation, new_version: &str) -> EngineState {
-    EngineState::Status { operation, new_version: new_version.to_owned() }
+fn status(word: &str, new_version: &str) -> EngineState {
+    EngineState::Status { operation: Operation::from(word), new_version: new_version.to_owned() }
 }
 
 /// The life of a machine, boot after boot.
@@ -229,7 +230,7 @@ fn boot(world: &World, machine: &Machine) {
         state.version += u64::from(installed && takes);
         state.listed.clear();
     }
-    machine.engine.send_replace(status(Operation::Idle, ""));
+    machine.engine.send_replace(status(FakeEngine::IDLE, ""));
     machine.turn(&[Power::Off], Power::On);
     world.booted(machine);
 }
