@@ -8,16 +8,16 @@ use anyhow::{Context as _, Result, ensure};
 use reboot_core::values::printable;
 
 /// Where the kernel keeps the ID of the running boot.
-pub const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+pub(crate) const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where the operating system describes itself (os-release(5)).
-pub const OS_RELEASE_FILE: &str = "/etc/os-release";
+pub(crate) const OS_RELEASE_FILE: &str = "/etc/os-release";
 
 /// The ID of the running boot, as the file has it but for the white space around it.
 ///
 /// # Errors
 /// A file that cannot be read or is empty; whether the text is a boot ID is for the caller to judge.
-pub fn boot_id(path: &Path) -> Result<String> {
+pub(crate) fn boot_id(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("reading the boot ID from {}", path.display()))?;
     let boot_id = text.trim();
     ensure!(!boot_id.is_empty(), "reading the boot ID: {} is empty", path.display());
@@ -27,7 +27,7 @@ pub fn boot_id(path: &Path) -> Result<String> {
 /// The version of the operating system, by an os-release file: `VERSION`, or `VERSION_ID` where there is none.
 ///
 /// The version is only ever shown and compared, so a host without a readable one simply has none.
-pub fn os_version(path: &Path) -> Option<String> {
+pub(crate) fn os_version(path: &Path) -> Option<String> {
     match fs::read(path) {
         Ok(bytes) => version_in(&String::from_utf8_lossy(&bytes)),
         Err(error) => {
@@ -43,7 +43,7 @@ pub fn os_version(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// `/proc/uptime` cannot be read, or does not begin with a number of seconds.
-pub fn uptime() -> Result<Duration> {
+pub(crate) fn uptime() -> Result<Duration> {
     uptime_in(&fs::read_to_string("/proc/uptime").context("reading the uptime")?)
 }
 

@@ -17,7 +17,7 @@ use crate::watched::Watched;
 const WATCH_LAG: Duration = Duration::from_millis(500);
 
 /// The Node as the agent knows it: the newest of what the watch, reads and its own writes have shown.
-pub struct OwnNode {
+pub(crate) struct OwnNode {
     api: Api<Node>,
     name: String,
     watched: Watched<Node, NodeView>,
@@ -26,7 +26,7 @@ pub struct OwnNode {
 
 impl OwnNode {
     /// Begins to watch the Node of this name.
-    pub fn new(client: Client, name: &str) -> Self {
+    pub(crate) fn new(client: Client, name: &str) -> Self {
         let api: Api<Node> = Api::all(client);
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let watched = Watched::new(api.clone(), config, |node| Some(NodeView::from(node)));
@@ -34,12 +34,12 @@ impl OwnNode {
     }
 
     /// The Node; `None` while it is not known or does not exist.
-    pub fn view(&self) -> Option<&NodeView> {
+    pub(crate) fn view(&self) -> Option<&NodeView> {
         self.newest.as_ref()
     }
 
     /// Waits until the watch shows something newer. Safe to drop and call again.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             self.watched.changed().await;
             let seen = self.watched.values().and_then(|mut nodes| nodes.pop());
@@ -61,7 +61,7 @@ impl OwnNode {
     ///
     /// # Errors
     /// As [`OwnNode::refresh`], which is the way where the watch is late.
-    pub async fn catch_up(&mut self) -> Result<(), CallError> {
+    pub(crate) async fn catch_up(&mut self) -> Result<(), CallError> {
         match tokio::time::timeout(WATCH_LAG, self.changed()).await {
             Ok(()) => Ok(()),
             Err(_) => self.refresh().await,
@@ -72,7 +72,7 @@ impl OwnNode {
     ///
     /// # Errors
     /// The call's; [`CallError::Gone`] also means that [`OwnNode::view`] is `None` from then on.
-    pub async fn refresh(&mut self) -> Result<(), CallError> {
+    pub(crate) async fn refresh(&mut self) -> Result<(), CallError> {
         match call("reading the Node", self.api.get(&self.name)).await {
             Ok(node) => {
                 self.newest = Some(NodeView::from(&node));
@@ -92,7 +92,7 @@ impl OwnNode {
     ///
     /// # Errors
     /// The call's.
-    pub async fn patch(&mut self, view: &NodeView, patch: &NodePatch) -> Result<(), CallError> {
+    pub(crate) async fn patch(&mut self, view: &NodeView, patch: &NodePatch) -> Result<(), CallError> {
         let body = Patch::Merge(patch.to_merge_patch(&view.uid, &view.resource_version));
         let params = PatchParams { field_manager: Some(AGENT_MANAGER.to_owned()), ..PatchParams::default() };
         let node = call("patching the Node", self.api.patch(&self.name, &params, &body)).await?;

@@ -24,7 +24,7 @@ const EVICTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// Access to the pods of one node.
 #[derive(Clone)]
-pub struct Pods {
+pub(crate) struct Pods {
     client: Client,
     node: String,
     selector: String,
@@ -32,30 +32,30 @@ pub struct Pods {
 
 impl Pods {
     /// The pods of the node of this name.
-    pub fn new(client: Client, node: &str) -> Self {
+    pub(crate) fn new(client: Client, node: &str) -> Self {
         Self { client, node: node.to_owned(), selector: format!("spec.nodeName={node}") }
     }
 
     /// Begins to watch them.
-    pub fn watch(&self) -> Watched<Pod, PodView> {
+    pub(crate) fn watch(&self) -> Watched<Pod, PodView> {
         let config = watcher::Config::default().fields(&self.selector);
         Watched::new(Api::all(self.client.clone()), config, |pod| Some(PodView::from(pod)))
     }
 
     /// Begins to watch every `PodDisruptionBudget`. One watch of all costs the API server less than one for each namespace
     /// of the node's pods.
-    pub fn watch_budgets(&self) -> Watched<PodDisruptionBudget, BudgetView> {
+    pub(crate) fn watch_budgets(&self) -> Watched<PodDisruptionBudget, BudgetView> {
         let config = watcher::Config::default();
         Watched::new(Api::all(self.client.clone()), config, |budget| Some(BudgetView::from(budget)))
     }
 
     /// Begins to watch the volumes that are attached to the node.
-    pub fn watch_volumes(&self) -> Volumes {
+    pub(crate) fn watch_volumes(&self) -> Volumes {
         Volumes::watch(self.client.clone(), &self.node)
     }
 
     /// Lists them from the API server's store, not from a cache.
-    pub async fn list(&self) -> Result<Vec<PodView>, CallError> {
+    pub(crate) async fn list(&self) -> Result<Vec<PodView>, CallError> {
         let api: Api<Pod> = Api::all(self.client.clone());
         let params = ListParams::default().fields(&self.selector);
         let pods = call("listing the pods of the node", api.list(&params)).await?;
@@ -63,7 +63,7 @@ impl Pods {
     }
 
     /// Makes exactly this pod go, by an eviction or by its deletion.
-    pub async fn evict(&self, evict: &Evict) -> EvictReply {
+    pub(crate) async fn evict(&self, evict: &Evict) -> EvictReply {
         let Evict { pod: PodRef { namespace, name, uid }, means, grace, .. } = evict;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let (uid, grace) = (uid.clone(), grace.map(|grace| grace.as_secs()));

@@ -35,25 +35,25 @@ const LAST_EVICTIONS: Duration = Duration::from_secs(5);
 /// What the loop works with.
 pub struct Reconciler {
     /// The agent's own Node.
-    pub node: OwnNode,
+    pub(crate) node: OwnNode,
     /// Access to the pods of the node.
-    pub pods: Pods,
+    pub(crate) pods: Pods,
     /// The machine.
-    pub machine: Machine,
+    pub(crate) machine: Machine,
     /// The settings.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// The time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Tells this run from every other run on the node (`run` in `reboot-in-progress`), and spreads its pauses.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Where Events go.
-    pub events: Events,
+    pub(crate) events: Events,
     /// What is counted.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Asked whether the loop turns.
-    pub liveness: Liveness,
+    pub(crate) liveness: Liveness,
     /// Set once the Node has been seen.
-    pub ready: ReadyHandle,
+    pub(crate) ready: ReadyHandle,
 }
 
 /// The state between two turns of the loop. Losing it in a restart costs time, never safety.

@@ -16,7 +16,7 @@ use crate::watched::Watched;
 
 /// The attached volumes of one node, kept up to date by a watch of all `VolumeAttachment`s: there is no selector for
 /// those of a node. What is of other nodes is dropped as it comes.
-pub struct Volumes {
+pub(crate) struct Volumes {
     persistent: Api<PersistentVolume>,
     attached: Watched<VolumeAttachment, String>,
     /// What is known of the volumes that are or were attached, by name.
@@ -34,7 +34,7 @@ enum Claimed {
 
 impl Volumes {
     /// Begins to watch those of the node of this name.
-    pub fn watch(client: Client, node: &str) -> Self {
+    pub(crate) fn watch(client: Client, node: &str) -> Self {
         let node = node.to_owned();
         let here = move |attachment: &VolumeAttachment| volume_on(attachment, &node);
         let attached = Watched::new(Api::all(client.clone()), watcher::Config::default(), here);
@@ -42,7 +42,7 @@ impl Volumes {
     }
 
     /// The volumes; `None` until they have been listed once, and while one of them is being read.
-    pub fn values(&self) -> Attachments {
+    pub(crate) fn values(&self) -> Attachments {
         let known = |volume: String| match self.claims.get(&volume) {
             Some(Claimed::By(claim)) => Some(Attachment { claim: claim.clone(), volume }),
             Some(Claimed::Asked) | None => None,
@@ -51,7 +51,7 @@ impl Volumes {
     }
 
     /// Waits until [`Volumes::values`] has changed. Safe to drop and call again.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         tokio::select! {
             biased;
             () = self.attached.changed() => {}

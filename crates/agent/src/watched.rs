@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 /// The objects that a watch is for, as values of type `V` by UID.
-pub struct Watched<K, V> {
+pub(crate) struct Watched<K, V> {
     events: WatchEvents<K>,
     view: View<K, V>,
     listing: BTreeMap<String, V>,
@@ -26,12 +26,12 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Begins to watch. Objects of which `view` makes nothing are dropped.
-    pub fn new(api: Api<K>, config: watcher::Config, view: impl Fn(&K) -> Option<V> + Send + 'static) -> Self {
+    pub(crate) fn new(api: Api<K>, config: watcher::Config, view: impl Fn(&K) -> Option<V> + Send + 'static) -> Self {
         Self { events: watch(api, config), view: Box::new(view), listing: BTreeMap::new(), current: None }
     }
 
     /// The objects; `None` until they have been listed once.
-    pub fn values(&self) -> Option<Vec<V>>
+    pub(crate) fn values(&self) -> Option<Vec<V>>
     where
         V: Clone,
     {
@@ -39,7 +39,7 @@ where
     }
 
     /// Waits until [`Watched::values`] has changed. Safe to drop and call again.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         while let Some(event) = self.events.next().await {
             match event {
                 Ok(event) => {
