@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_holds_together() {
+    fn the_flags_pass_claps_own_checks() {
         command::<Example>("REBOOT_TEST").debug_assert();
     }
 }

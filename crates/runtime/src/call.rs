@@ -110,7 +110,7 @@ impl CallError {
             429 => Self::Throttled { retry_after: retry_after(&status), answer: answer(status) },
             404 if status.reason == "NotFound" => Self::Gone(answer(status)),
             409 if !foreign => Self::Conflict(answer(status)),
-            // 408 is a timeout, told politely.
+            // A 408 is a timeout: the request may have been carried out.
             400..=499 if !foreign && !matches!(status.code, 404 | 408) => Self::Refused(answer(status)),
             code => Self::Unknown(format!("{what}: {code} {}: {}", status.reason, status.message)),
         }

@@ -47,9 +47,9 @@ pub async fn connect(args: &ClientArgs, user_agent: &str) -> Result<Client> {
     build(&config).with_context(|| format!("making a client for {server}"))
 }
 
-/// What `Client::try_from` does, with three differences: the beginning of an answer is bounded, the pause that a throttle
-/// asks for is heard, and the socket does not hold back small packets. With Nagle's algorithm the first request of a new connection waits 40 ms for the server's
-/// delayed acknowledgement of the TLS handshake (seen on Linux).
+/// What `Client::try_from` does, with three differences. An answer must begin in time. A 429 in plain text becomes a
+/// `Status` that names its pause. The socket has `TCP_NODELAY`, because with Nagle's algorithm the first request of a new
+/// connection waits 40 ms for a delayed acknowledgement (seen on Linux).
 fn build(config: &Config) -> Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);

@@ -1,6 +1,5 @@
-//! The throttle of the API server (priority and fairness) answers in plain text, and says in a header alone how long to
-//! leave it alone. kube reads headers of no answer: so the header is said again as a `Status`, in the place where a
-//! `PodDisruptionBudget` says it.
+//! API priority and fairness answers 429 in plain text, with the pause that it asks for only in `Retry-After`, which kube
+//! does not pass on. Such an answer is replaced by a `Status` with `retryAfterSeconds`.
 
 use http_body_util::{Either, Full};
 use hyper::{
