@@ -15,7 +15,7 @@ use crate::host;
 use crate::logind::{Logind, RebootReply};
 use crate::update_engine::{EngineState, Operation, UpdateEngine};
 
-/// How often the boot ID is looked for while there is none: a file cannot be watched where the kernel makes it.
+/// How often the boot ID is looked for while there is none: files under /proc cannot be watched.
 const BOOT_ID_RETRY: Duration = Duration::from_secs(10);
 
 /// What update_engine and logind (`PreparingForShutdown`) said when they were asked.
@@ -73,7 +73,7 @@ pub struct Machine {
     other_manager: Option<String>,
 }
 
-/// What a drain of the machine is about, as far as it is known.
+/// The pods, budgets and volumes that a drain deals with, as far as they are known.
 #[derive(Clone, Debug, Default)]
 pub struct Workload {
     /// The pods on it; `None` while they are not known.
