@@ -117,7 +117,9 @@ fn sort(answer: Result<(), CallError>) -> EvictReply {
         _ if error.cause(BUDGET).is_some() => Refusal::Budget(error.cause(BUDGET).unwrap_or_default().to_owned()),
         _ if error.cause(NAMESPACE_TERMINATING).is_some() => Refusal::NamespaceTerminating,
         CallError::Throttled { retry_after, .. } => Refusal::Throttled(*retry_after),
-        CallError::Conflict(_) if OTHER_UID.iter().any(|other| words().contains(other)) => Refusal::Replaced,
+        CallError::Conflict(_) | CallError::Refused(_) if OTHER_UID.iter().any(|other| words().contains(other)) => {
+            Refusal::Replaced
+        }
         CallError::Conflict(_) => Refusal::Conflict,
         CallError::Refused(answer) if matches!(answer.status.code, 401 | 403) => Refusal::Forbidden(words()),
         CallError::Refused(_) | CallError::Gone(_) => Refusal::NotAdmitted(words()),
@@ -132,8 +134,8 @@ const BUDGET: &str = "DisruptionBudget";
 /// The cause of a refusal where the namespace is being deleted.
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
-/// In the words of a refusal because the UID is another one, from the eviction or from the store below it; there is no
-/// cause to go by.
+/// In the words of a refusal because the UID is another one, from the eviction, from the store below it, or from the
+/// admission policy, which is asked first; there is no cause to go by.
 const OTHER_UID: [&str; 2] = ["UID in the precondition", "UID in precondition"];
 
 /// In the words of the 500 for a pod that more than one budget guards; there is no cause to go by.
@@ -169,6 +171,7 @@ mod tests {
         let stored = "Precondition failed: UID in precondition: a, UID in object meta: b";
         let uid =
             "the UID in the precondition (a) does not match the UID in record (b). The object might have been deleted";
+        let admission = "denied request: the UID in the precondition is not that of the pod with this name";
         let ten = Some(Duration::from_secs(10));
         let (budget, terminating) = (Some(("DisruptionBudget", needs)), Some(("NamespaceTerminating", "x")));
         let no = |refusal: fn(String) -> Refusal, words: &str| Err(refusal(words.into()));
@@ -179,6 +182,7 @@ mod tests {
         check(403, "Forbidden", "being terminated", terminating, Err(Refusal::NamespaceTerminating)).await;
         check(409, "Conflict", uid, None, Err(Refusal::Replaced)).await;
         check(409, "Conflict", stored, None, Err(Refusal::Replaced)).await;
+        check(403, "Forbidden", admission, None, Err(Refusal::Replaced)).await;
         check(409, "Conflict", "the object has been modified", None, Err(Refusal::Conflict)).await;
         check(403, "Forbidden", "no right", None, no(Refusal::Forbidden, "no right")).await;
         check(401, "Unauthorized", "who", None, no(Refusal::Forbidden, "who")).await;
