@@ -104,7 +104,7 @@ async fn a_namespace_that_is_being_deleted_takes_its_pods_with_it(site: Site<'_>
     1
 }
 
-/// 409 on the UID.
+/// 409 on the UID, or 403 from the admission policy, which is asked before and may be a moment behind.
 async fn a_pod_that_took_over_the_name_is_not_touched(site: Site<'_>) -> usize {
     let (moved, replaced) = (site.create(lasting(pod("moved"))).await, site.create(lasting(pod("replaced"))).await);
     // Without this one the drain would be over as soon as the others are deleted.
@@ -123,10 +123,10 @@ async fn a_pod_that_took_over_the_name_is_not_touched(site: Site<'_>) -> usize {
     site.end("replaced").await;
     site.end("holds").await;
     site.until_rebooted().await;
-    assert_eq!(site.answers("moved"), [409]);
+    assert!(matches!(site.answers("moved")[..], [403 | 409]), "{:?}", site.answers("moved"));
     let mut answers = site.answers("replaced");
     answers.sort_unstable();
-    assert_eq!(answers, [201, 409]);
+    assert!(matches!(answers[..], [201, 403 | 409]), "{answers:?}");
     let kept = site.pods().get("moved").await.unwrap();
     assert!(kept.uid() == Some(elsewhere) && kept.metadata.deletion_timestamp.is_none(), "{kept:?}");
     1

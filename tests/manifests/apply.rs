@@ -27,7 +27,7 @@ async fn applying_the_kustomization_installs_everything() {
 
 #[tokio::test]
 async fn creating_file_by_file_installs_everything() {
-    let commands = ["namespace", "cluster-role", "reboot-controller", "reboot-agent"]
+    let commands = ["namespace", "admission", "cluster-role", "reboot-controller", "reboot-agent"]
         .map(|f| format!("create -f manifests/{f}.yaml"));
     check("files", &commands.each_ref().map(String::as_str)).await;
 }
@@ -72,13 +72,13 @@ async fn check(name: &str, commands: &[&str]) {
 }
 
 /// An API server without controllers: nothing here needs a pod to run.
-async fn empty_cluster(name: &str) -> ControlPlane {
+pub(super) async fn empty_cluster(name: &str) -> ControlPlane {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("manifests").join(name);
     ControlPlane::start(&dir, Options { controllers: Controllers::None, ..Default::default() }).await.unwrap()
 }
 
 /// Runs kubectl in the root of the project, and fails with its own words.
-fn kubectl(cluster: &ControlPlane, command: &str) {
+pub(super) fn kubectl(cluster: &ControlPlane, command: &str) {
     let program = binary("kubectl").unwrap_or_else(|_| "kubectl".into());
     let kubeconfig = format!("--kubeconfig={}", cluster.kubeconfig().display());
     let args = [&*kubeconfig, "--request-timeout=30s"].into_iter().chain(command.split(' '));

@@ -12,11 +12,27 @@ use std::{
 use clap::{Arg, CommandFactory};
 use serde_json::Value;
 
+mod admission;
 mod apply;
 mod documents;
 
 /// The files of `manifests/` in the order in which `kubectl apply -f manifests/` takes them, and what each one holds.
-const FILES: [(&str, &[&str]); 4] = [
+const FILES: [(&str, &[&str]); 5] = [
+    (
+        "admission.yaml",
+        &[
+            "ValidatingAdmissionPolicy reboot-agent-nodes",
+            "ValidatingAdmissionPolicyBinding reboot-agent-nodes",
+            "ValidatingAdmissionPolicy reboot-controller-nodes",
+            "ValidatingAdmissionPolicyBinding reboot-controller-nodes",
+            "ValidatingAdmissionPolicy reboot-agent-marked-evictions",
+            "ValidatingAdmissionPolicyBinding reboot-agent-marked-evictions",
+            "ValidatingAdmissionPolicy reboot-agent-evictions",
+            "ValidatingAdmissionPolicyBinding reboot-agent-evictions",
+            "ValidatingAdmissionPolicy reboot-agent-deletions",
+            "ValidatingAdmissionPolicyBinding reboot-agent-deletions",
+        ],
+    ),
     (
         "cluster-role.yaml",
         &[
@@ -65,7 +81,9 @@ fn every_file_holds_its_objects_and_there_is_no_other_file() {
 #[test]
 fn an_object_comes_after_its_namespace_in_both_documented_orders() {
     let by_name = FILES.map(|(file, _)| file);
-    for order in [by_name, ["namespace.yaml", "cluster-role.yaml", "reboot-controller.yaml", "reboot-agent.yaml"]] {
+    let by_hand =
+        ["namespace.yaml", "admission.yaml", "cluster-role.yaml", "reboot-controller.yaml", "reboot-agent.yaml"];
+    for order in [by_name, by_hand] {
         let mut namespaces = BTreeSet::from(["default".to_owned()]);
         for object in order.into_iter().flat_map(objects) {
             if let Some(namespace) = object["metadata"]["namespace"].as_str() {
@@ -89,7 +107,7 @@ fn the_kustomization_lists_every_manifest() {
 fn every_binding_names_a_role_and_an_account_that_exist() {
     let all: Vec<Value> = FILES.iter().flat_map(|(file, _)| objects(file)).collect();
     let names: BTreeSet<String> = all.iter().map(name).collect();
-    for binding in all.iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Binding")) {
+    for binding in all.iter().filter(|object| object["kind"].as_str().unwrap().ends_with("RoleBinding")) {
         let role = &binding["roleRef"];
         let wanted = qualified(&role["kind"], &binding["metadata"]["namespace"], &role["name"]);
         assert!(names.contains(&wanted), "{} names {wanted}", name(binding));
