@@ -15,7 +15,8 @@
 //! - **S5** Pause, withdrawal and foreign changes are honoured up to the point of no return.
 //! - **S6** A slot is freed by evidence alone, never by a clock.
 //! - **S7** Malformed input is reported as malformed: never permission, never absence, never a panic.
-//! - **S8** An agent changes only its own Node and evicts only pods of its own node.
+//! - **S8** An agent changes only its own Node and evicts only pods of its own node, even with a stolen token: the API
+//!   server enforces it (`manifests/admission.yaml`).
 //!
 //! # Reading order
 //!
