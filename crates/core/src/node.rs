@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::annotations as key;
@@ -34,6 +35,8 @@ pub struct NodeView {
     pub boot: Option<BootId>,
     /// Whether condition Ready is True; False and Unknown are both "no".
     pub ready: bool,
+    /// Since when it is not Ready, as its kubelet or the node controller says; of use to people only.
+    pub not_ready_since: Option<Timestamp>,
     /// `spec.unschedulable`.
     pub unschedulable: bool,
     /// Who placed the cordon, if there is one.
@@ -113,16 +116,19 @@ impl From<&Node> for NodeView {
     fn from(node: &Node) -> Self {
         let annotation = |key: &str| node.metadata.annotations.as_ref()?.get(key).map(String::as_str);
         let status = node.status.as_ref();
-        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        let is_ready = ready.is_some_and(|condition| condition.status == "True");
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             uid: node.metadata.uid.clone().unwrap_or_default(),
             resource_version: node.metadata.resource_version.clone().unwrap_or_default(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             boot: status.and_then(|status| status.node_info.as_ref()?.boot_id.parse().ok()),
-            ready: conditions.is_some_and(|all| {
-                all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-            }),
+            ready: is_ready,
+            not_ready_since: ready
+                .filter(|_| !is_ready)
+                .and_then(|condition| Some(condition.last_transition_time.as_ref()?.0)),
             unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
             cordon_owner: cordon_owner(node),
             needed: read_words(annotation(key::NEEDED)),

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{ClusterView, MOST_SLOTS, Policy};
 use crate::ledger::{LedgerState, Slot};
 use crate::node::NodeView;
@@ -11,6 +13,10 @@ use crate::{Now, until};
 
 /// How long a slot may be held before it is named as what blocks the others. An alarm: it frees nothing (S6).
 const LONG: Duration = Duration::from_mins(10);
+
+/// How long a node that holds no slot may be not Ready before it is named: one that registers, or whose kubelet starts
+/// again, is Ready before, and whoever is named, or not any more, costs every node that waits a write.
+const BRIEF: Duration = Duration::from_secs(30);
 
 /// The quota against what uses it.
 ///
@@ -26,7 +32,8 @@ pub struct Capacity {
     held: BTreeMap<String, Slot>,
     /// What is wrong with nodes that hold a slot.
     held_down: BTreeMap<String, &'static str>,
-    idle_blocker: Option<(String, String)>,
+    /// What is wrong with nodes that hold none, and from when on they are named.
+    idle_down: BTreeMap<String, (&'static str, Option<Timestamp>)>,
 }
 
 impl Capacity {
@@ -44,9 +51,10 @@ impl Capacity {
             },
             slots: slots.len(),
             unavailable: selected().filter(is_unavailable).map(|node| node.name.clone()).collect(),
-            idle_blocker: selected()
+            idle_down: selected()
                 .filter(|node| !held.contains_key(&node.name))
-                .find_map(|node| down(node).map(|state| (node.name.clone(), state.to_owned()))),
+                .filter_map(|node| Some((node.name.clone(), (down(node)?, named_from(node)))))
+                .collect(),
             held_down: view
                 .nodes
                 .iter()
@@ -96,12 +104,15 @@ impl Capacity {
     }
 
     /// The node that keeps the quota in use without getting on, seen from another node. While the slots alone use it up,
-    /// a node without one is not the reason; to name it would cost every node that waits a write whenever it flaps.
+    /// a node without one is not the reason.
     fn blocker(&self, from: &str, now: Now) -> Option<(String, String)> {
         let stuck = self.held.values().find(|slot| until(alarm_at(slot), now).is_none());
-        stuck
-            .map(|slot| (slot.node.clone(), self.hold(slot)))
-            .or_else(|| self.idle_blocker.clone().filter(|(node, _)| self.slots < self.limit && node != from))
+        let idle = || {
+            let mut named =
+                self.idle_down.iter().filter(|(node, (_, at))| *node != from && at.is_none_or(|at| at <= now.wall));
+            named.next().map(|(node, (state, _))| (node.clone(), (*state).to_owned()))
+        };
+        stuck.map(|slot| (slot.node.clone(), self.hold(slot))).or_else(|| idle().filter(|_| self.slots < self.limit))
     }
 
     fn hold(&self, slot: &Slot) -> String {
@@ -109,14 +120,20 @@ impl Capacity {
         format!("has held its slot since {}{state}", slot.since)
     }
 
-    /// When the next slot becomes one that is named as a blocker.
+    /// When the next node becomes one that is named as a blocker.
     pub(super) fn next_alarm(&self, now: Now) -> Option<Duration> {
-        self.held.values().filter_map(|slot| until(alarm_at(slot), now)).min()
+        let idle = self.idle_down.values().filter_map(|(_, at)| *at);
+        self.held.values().map(alarm_at).chain(idle).filter_map(|at| until(at, now)).min()
     }
 }
 
-fn alarm_at(slot: &Slot) -> jiff::Timestamp {
-    slot.since.checked_add(LONG).unwrap_or(jiff::Timestamp::MAX)
+fn alarm_at(slot: &Slot) -> Timestamp {
+    slot.since.checked_add(LONG).unwrap_or(Timestamp::MAX)
+}
+
+/// A cordon is no brief affair.
+fn named_from(node: &NodeView) -> Option<Timestamp> {
+    node.not_ready_since.filter(|_| !node.unschedulable)?.checked_add(BRIEF).ok()
 }
 
 fn down(node: &NodeView) -> Option<&'static str> {

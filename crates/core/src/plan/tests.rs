@@ -45,6 +45,7 @@ fn node(text: &str) -> NodeView {
     let (name, words) = text.split_once(':').unwrap();
     let (mut annotations, mut labels) = (json!({}), json!({}));
     let (mut ready, mut cordoned, mut boot) = ("True", false, BOOT);
+    let mut turned = "2026-01-01T11:00:00Z".to_owned();
     for word in words.split(',').filter(|word| !word.is_empty()) {
         let mut set = |key: &str, value: String| annotations[key] = Value::String(value);
         match word.split_once('=').unwrap_or((word, "0")) {
@@ -75,7 +76,13 @@ fn node(text: &str) -> NodeView {
                 set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
             }
             ("ended", how) => set(key::LAST_REBOOT, last_reboot(how)),
-            ("down", _) => ready = "Unknown",
+            // Since a second of the minute before now, or for long.
+            ("down", second) => {
+                ready = "Unknown";
+                if second != "0" {
+                    turned = format!("2026-01-01T11:59:{second}Z");
+                }
+            }
             ("cordoned", _) => cordoned = true,
             ("otherboot", _) => boot = OTHER_BOOT,
             ("control", _) => labels["role"] = json!("control"),
@@ -85,7 +92,7 @@ fn node(text: &str) -> NodeView {
     let node: Node = serde_json::from_value(json!({
         "metadata": { "name": name, "uid": name, "resourceVersion": "5", "annotations": annotations, "labels": labels },
         "spec": { "unschedulable": cordoned },
-        "status": { "conditions": [{ "type": "Ready", "status": ready }],
+        "status": { "conditions": [{ "type": "Ready", "status": ready, "lastTransitionTime": turned }],
                     "nodeInfo": { "bootID": boot, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
                                   "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "",
                                   "osImage": "", "systemUUID": "" } },
@@ -179,6 +186,15 @@ fn a_node_without_a_slot_is_not_blamed_while_the_slots_alone_use_the_quota_up() 
     check(&fleet("1", &[("x", 7)], &["x:asks,granted=7", "a:down", "b:asks"]), &[], &["b=QuotaUsed"]);
     check(&fleet("2", &[("x", 7)], &["x:asks,granted=7", "a:down", "b:asks"]), &[], &["b=QuotaUsed@a"]);
     check(&fleet("2", &[("x", 7), ("y", 8)], &["x:", "y:", "a:down", "b:asks"]), &[], &["b=QuotaUsed"]);
+}
+
+#[test]
+fn a_node_that_is_not_ready_for_a_moment_uses_the_quota_up_and_is_not_named() {
+    check(&fleet("1", &[], &["a:down=31", "b:asks"]), &[], &["b=QuotaUsed"]);
+    check(&fleet("1", &[], &["a:down=30", "b:asks"]), &[], &["b=QuotaUsed@a"]);
+    check(&fleet("1", &[], &["a:down=31", "b:down=10", "c:asks"]), &[], &["c=QuotaUsed@b"]);
+    check(&fleet("1", &[], &["a:down=31,cordoned", "b:asks"]), &[], &["b=QuotaUsed@a"]);
+    check_first_wake(&["a:down=31", "b:asks"], Some(1));
 }
 
 #[test]
