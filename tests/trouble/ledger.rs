@@ -109,7 +109,6 @@ async fn a_ledger_that_cannot_be_rebuilt_is_said_grants_nothing_and_costs_little
     let sites = [1, 2].map(|number| world.site(number));
     for site in sites {
         site.ask().await;
-        site.until("to be fenced", |node| node.notes.contains_key("reboot-fence")).await;
         site.until_waiting("LedgerLost").await;
     }
     tokio::time::sleep(WHILE).await;

@@ -2,7 +2,7 @@
 
 use reboot_core::Now;
 use reboot_core::annotations::{self as key, NodePatch};
-use reboot_core::ledger::{self, Evidence, Ledger, LedgerState, Slot, Verdict, Withdrawal};
+use reboot_core::ledger::{self, Evidence, Ledger, Slot, Verdict, Withdrawal};
 use reboot_core::node::NodeView;
 use reboot_core::plan::{Action, Memory, Policy};
 use reboot_core::values::Waiting;
@@ -11,13 +11,14 @@ use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::rebuild::Rebuild;
 use crate::slots::Slots;
 use crate::tell::Teller;
 
 /// What an action came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// Something was written: plan anew.
+pub(crate) enum Applied {
+    /// Something was written, or the ledger is not as the plan assumed: plan anew.
     Changed,
     /// There was nothing to do after all, until something changes.
     Nothing,
@@ -27,21 +28,23 @@ pub enum Applied {
 }
 
 /// What actions are carried out with.
-pub struct Executor {
+pub(crate) struct Executor {
     /// The Nodes.
-    pub nodes: Nodes,
+    pub(crate) nodes: Nodes,
     /// The ledger.
-    pub slots: Slots,
+    pub(crate) slots: Slots,
     /// The settings.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// Who tells people.
-    pub teller: Teller,
+    pub(crate) teller: Teller,
     /// What is counted.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Distinguishes this process's fences from every other's.
-    pub identity: String,
+    pub(crate) identity: String,
     /// Distinguishes the fences of this process.
-    pub fences: u64,
+    pub(crate) fences: u64,
+    /// The ledger that is being made good.
+    pub(crate) rebuild: Option<Rebuild>,
 }
 
 impl Executor {
@@ -49,16 +52,16 @@ impl Executor {
     ///
     /// # Errors
     /// The first call that fails. After it the views and the ledger may be stale.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &mut self,
         action: &Action,
         views: &[NodeView],
         memory: &mut Memory,
         now: Now,
     ) -> Result<Applied, CallError> {
-        let cached = || views.iter().find(|view| Some(view.name.as_str()) == action.node());
-        match (action, cached()) {
-            (Action::Rebuild, _) => self.rebuild(now).await,
+        let cached = views.iter().find(|view| Some(view.name.as_str()) == action.node());
+        match (action, cached) {
+            (Action::Rebuild, _) => self.rebuild_some(now).await,
             (Action::Settle(slot), _) => self.settle(slot, memory, now).await,
             (Action::Adopt(name), _) => self.adopt(name, now).await,
             (Action::Expel(name), _) => self.expel(name, now).await,
@@ -66,6 +69,12 @@ impl Executor {
             (Action::Explain(_, waiting), Some(node)) => self.explain(node, waiting.as_ref()).await,
             (Action::Grant(..) | Action::Explain(..), None) => Ok(Applied::Nothing),
         }
+    }
+
+    /// Forgets what was read and begun.
+    pub(crate) fn forget(&mut self) {
+        self.slots.forget();
+        self.rebuild = None;
     }
 
     async fn ledger(&mut self) -> Result<Option<Ledger>, CallError> {
@@ -101,7 +110,9 @@ impl Executor {
             Verdict::Keep => return Ok(Applied::Nothing),
             Verdict::Free(evidence) => {
                 info!(%slot, "freed a slot: {evidence}");
-                if let (Evidence::Reported, Some(last)) = (evidence, node.as_ref().and_then(|node| node.last_reboot.get())) {
+                if let (Evidence::Reported, Some(last)) =
+                    (evidence, node.as_ref().and_then(|node| node.last_reboot.get()))
+                {
                     self.metrics.ended(last);
                 }
             }
@@ -117,7 +128,7 @@ impl Executor {
     }
 
     /// Makes every earlier write to the Node stale; with a reason it withdraws a grant.
-    async fn fence(&mut self, node: &NodeView, why: Option<Withdrawal>, now: Now) -> Result<(), CallError> {
+    pub(crate) async fn fence(&mut self, node: &NodeView, why: Option<Withdrawal>, now: Now) -> Result<(), CallError> {
         self.fences += 1;
         let fence = format!("{}.{}.{}", self.identity, now.wall, self.fences);
         let patch = match why {
@@ -175,50 +186,6 @@ impl Executor {
             Err(CallError::Conflict(_)) => Ok(Applied::Overtaken),
             Err(CallError::Gone(_)) => Ok(Applied::Nothing),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Makes a lost ledger good: takes in every grant that stands, makes every one that may be under way stale, and
-    /// only then completes the ledger at the version that was read before all that.
-    async fn rebuild(&mut self, now: Now) -> Result<Applied, CallError> {
-        self.slots.forget();
-        let lost = match self.slots.state().await? {
-            LedgerState::Known(_) => return Ok(Applied::Changed),
-            LedgerState::Lost(lost) => lost,
-        };
-        warn!("rebuilding the ledger of slots: {}", lost.why);
-        let version = match lost.version {
-            Some(version) => version,
-            None => match self.slots.create().await? {
-                LedgerState::Lost(ledger::Lost { version: Some(version), .. }) => version,
-                _ => return Ok(Applied::Changed),
-            },
-        };
-        let mut slots = Vec::new();
-        for node in self.nodes.list().await? {
-            slots.extend(self.take_in_or_fence(node, now).await?);
-        }
-        info!(slots = slots.len(), "rebuilt the ledger of slots");
-        self.slots.replace(&Ledger::complete(version, slots)).await?;
-        Ok(Applied::Changed)
-    }
-
-    /// Reads and decides again for as long as the Node changes under it: each time because somebody else got on.
-    async fn take_in_or_fence(&mut self, mut node: NodeView, now: Now) -> Result<Option<Slot>, CallError> {
-        loop {
-            let slot = ledger::taken_in(&node, now);
-            let asks = node.needed.is_some() || !node.permission.is_absent();
-            if slot.is_some() || !asks {
-                return Ok(slot);
-            }
-            match self.fence(&node, None, now).await {
-                Ok(()) | Err(CallError::Gone(_)) => return Ok(None),
-                Err(CallError::Conflict(_)) => match self.nodes.read(&node.name).await? {
-                    Some(fresh) => node = fresh,
-                    None => return Ok(None),
-                },
-                Err(error) => return Err(error),
-            }
         }
     }
 }

@@ -34,7 +34,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this process may do the controller's work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leadership {
+pub(crate) enum Leadership {
     /// It may not.
     Standby {
         /// Who may, as far as is known.
@@ -45,7 +45,7 @@ pub enum Leadership {
 }
 
 /// This process as a candidate.
-pub struct Candidate {
+pub(crate) struct Candidate {
     leases: Api<Lease>,
     elector: Elector,
     events: WatchEvents<Lease>,
@@ -59,7 +59,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// A candidate under `identity`, which must be unique to this process, and where it publishes its part.
-    pub fn new(
+    pub(crate) fn new(
         client: Client,
         namespace: &str,
         identity: &str,
@@ -87,7 +87,7 @@ impl Candidate {
     ///
     /// # Errors
     /// When the watch ends, which kube's does not. Everything else is tried again.
-    pub async fn run(mut self, shutdown: Shutdown, mut stopped: oneshot::Receiver<()>) -> Result<()> {
+    pub(crate) async fn run(mut self, shutdown: Shutdown, mut stopped: oneshot::Receiver<()>) -> Result<()> {
         loop {
             let decision = self.elector.decide(self.now());
             self.publish();

@@ -24,7 +24,7 @@ use tracing::warn;
 const PAGE: u32 = 100;
 
 /// The Nodes as the controller knows them.
-pub struct Nodes {
+pub(crate) struct Nodes {
     api: Api<Node>,
     store: Store<Seen>,
     newer: BTreeMap<String, NodeView>,
@@ -33,7 +33,7 @@ pub struct Nodes {
 
 impl Nodes {
     /// The Nodes, and the task that keeps them up to date. `ready` is set once all have been listed.
-    pub fn new(client: Client, ready: ReadyHandle) -> (Self, impl Future<Output = Result<()>> + Send + 'static) {
+    pub(crate) fn new(client: Client, ready: ReadyHandle) -> (Self, impl Future<Output = Result<()>> + Send + 'static) {
         let api: Api<Node> = Api::all(client);
         let (store, writer) = reflector::store();
         let (sender, changed) = watch::channel(());
@@ -42,7 +42,7 @@ impl Nodes {
     }
 
     /// Waits until something has changed that a plan looks at. Safe to drop and call again.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         if self.changed.changed().await.is_err() {
             // The task that watches has ended, which ends the process; until then nothing changes.
             std::future::pending::<()>().await;
@@ -50,7 +50,7 @@ impl Nodes {
     }
 
     /// Waits until all Nodes have been listed once.
-    pub async fn listed(&self) {
+    pub(crate) async fn listed(&self) {
         // The error means that the task that watches has ended, which ends the process.
         if self.store.wait_until_ready().await.is_err() {
             std::future::pending::<()>().await;
@@ -58,7 +58,7 @@ impl Nodes {
     }
 
     /// All Nodes, by name. What this process has read or written counts until the reflector shows something newer.
-    pub fn views(&mut self) -> Vec<NodeView> {
+    pub(crate) fn views(&mut self) -> Vec<NodeView> {
         self.changed.mark_unchanged();
         let mut views: Vec<NodeView> = self.store.state().iter().map(|seen| seen.0.clone()).collect();
         views.sort_unstable_by(|one, other| one.name.cmp(&other.name));
@@ -75,7 +75,7 @@ impl Nodes {
     }
 
     /// Reads a Node from the API server's store, not from a cache; `None`: there is none of that name.
-    pub async fn read(&mut self, name: &str) -> Result<Option<NodeView>, CallError> {
+    pub(crate) async fn read(&mut self, name: &str) -> Result<Option<NodeView>, CallError> {
         match call("reading a Node", self.api.get(name)).await {
             Ok(node) => Ok(Some(self.note(&node))),
             Err(CallError::Gone(_)) => {
@@ -87,7 +87,7 @@ impl Nodes {
     }
 
     /// Lists all Nodes from the API server's store, not from a cache.
-    pub async fn list(&self) -> Result<Vec<NodeView>, CallError> {
+    pub(crate) async fn list(&self) -> Result<Vec<NodeView>, CallError> {
         let (mut views, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
         loop {
             let nodes = call("listing the Nodes", self.api.list(&page)).await?;
@@ -100,7 +100,7 @@ impl Nodes {
     }
 
     /// Writes to a Node at the resourceVersion of the view, and returns the Node as it is then.
-    pub async fn patch(&mut self, view: &NodeView, patch: &NodePatch) -> Result<NodeView, CallError> {
+    pub(crate) async fn patch(&mut self, view: &NodeView, patch: &NodePatch) -> Result<NodeView, CallError> {
         let body = Patch::Merge(patch.to_merge_patch(&view.uid, &view.resource_version));
         let params = PatchParams { field_manager: Some(CONTROLLER_MANAGER.to_owned()), ..PatchParams::default() };
         let node = call("patching a Node", self.api.patch(&view.name, &params, &body)).await?;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::FutureExt as _;
-use reboot_core::Now;
 use reboot_core::backoff;
 use reboot_core::plan::{Action, ClusterView, Memory, plan};
+use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
 use reboot_runtime::probes::Liveness;
@@ -22,41 +22,42 @@ use crate::nodes::Nodes;
 const EXPLAIN_AT_ONCE: usize = 10;
 
 /// What the loop works with.
-pub struct Reconciler {
+pub(crate) struct Reconciler {
     /// Carries plans out.
-    pub executor: Executor,
+    pub(crate) executor: Executor,
     /// The time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// The node that this controller runs on.
-    pub home: Option<String>,
+    pub(crate) home: Option<String>,
     /// Whether this process may write.
-    pub leadership: watch::Receiver<Leadership>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
     /// Asked whether the loop turns.
-    pub liveness: Liveness,
-    /// Sent, by being dropped with the loop, when no work is under way any more.
-    pub stopped: oneshot::Sender<()>,
+    pub(crate) liveness: Liveness,
+    /// Dropped with the loop, when no work is under way any more.
+    pub(crate) _stopped: oneshot::Sender<()>,
 }
 
+#[derive(Default)]
 struct State {
     memory: Memory,
     failures: u32,
-    clock: Clock,
     led: bool,
     /// Whether the delay after a failure is waited out, whatever changes meanwhile.
     patient: bool,
 }
 
-impl State {
-    fn now(&self) -> Now {
-        Now { mono: self.clock.mono(), wall: self.clock.wall() }
-    }
+/// What carrying out a plan came to.
+enum Outcome {
+    /// Something changed: plan anew.
+    Changed,
+    /// Nothing is left to do at once; after how long to look again.
+    Idle(Option<Duration>),
 }
 
 impl Reconciler {
     /// Runs until the process is asked to end.
-    pub async fn run(mut self, shutdown: Shutdown) -> Result<()> {
-        let clock = self.clock.clone();
-        let mut state = State { memory: Memory::default(), failures: 0, clock, led: false, patient: false };
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<()> {
+        let mut state = State::default();
         tokio::select! {
             biased;
             () = shutdown.requested() => return Ok(()),
@@ -78,8 +79,7 @@ impl Reconciler {
         let leads = *self.leadership.borrow_and_update() == Leadership::Leader;
         self.executor.metrics.leader.set(i64::from(leads));
         if leads && !state.led {
-            info!("leading");
-            self.executor.slots.forget();
+            self.executor.forget();
             state.memory = Memory::default();
         }
         state.led = leads;
@@ -88,81 +88,88 @@ impl Reconciler {
 
     /// Plans and acts until there is nothing left to do at once; returns after how long to look again.
     async fn turn(&mut self, state: &mut State, shutdown: &Shutdown) -> Option<Duration> {
-        loop {
+        while self.may_go_on(shutdown) {
             state.patient = false;
-            match self.plan_and_apply(state).await {
-                Ok((Applied::Changed, _)) => state.failures = 0,
-                Ok((Applied::Nothing | Applied::Overtaken, wake)) => {
+            match self.plan_and_apply(state, shutdown).await {
+                Ok(Outcome::Changed) => state.failures = 0,
+                Ok(Outcome::Idle(wake)) => {
                     state.failures = 0;
                     return wake;
                 }
                 Err(error) => {
                     self.executor.slots.forget();
                     state.failures = state.failures.saturating_add(1);
-                    // The change that is seen next may be our own: a write whose answer was lost, or one that was made
-                    // before the one that failed. Whoever hurries because of it fails again, without end.
-                    state.patient = !matches!(error, CallError::Conflict(_)) && state.failures > 1;
-                    let Some(delay) = Self::after(&error, state) else { continue };
-                    return Some(delay);
+                    let repeated = state.failures > 1;
+                    if let CallError::Conflict(answer) = error {
+                        // Somebody else got on, such as kubelet with a heartbeat. Deciding again needs no pause, once.
+                        info!("{answer}: deciding again");
+                        if !repeated {
+                            continue;
+                        }
+                    } else {
+                        warn!("{error}");
+                        // The change that is seen next may be our own: a write whose answer was lost, or one that was
+                        // made before the one that failed. Whoever hurries because of it fails again, without end.
+                        state.patient = repeated;
+                    }
+                    return Some(backoff::after_failures(state.failures));
                 }
             }
-            // A long row of actions is no standstill.
-            let _ = self.liveness.turn().now_or_never();
             tokio::task::yield_now().await;
-            if shutdown.is_requested() || *self.leadership.borrow() != Leadership::Leader {
-                return None;
-            }
         }
+        None
     }
 
-    /// After how long to look again after a call that failed; `None`: at once.
-    fn after(error: &CallError, state: &State) -> Option<Duration> {
-        if let CallError::Conflict(answer) = error {
-            // Somebody else got on, such as kubelet with a heartbeat. Deciding again needs no pause, once.
-            info!("{answer}: deciding again");
-            return (state.failures > 1).then(|| backoff::after_failures(state.failures));
-        }
-        warn!("{error}");
-        Some(backoff::after_failures(state.failures))
+    /// Whether more may be written. Answers probes as well: a long row of actions is no standstill.
+    fn may_go_on(&self, shutdown: &Shutdown) -> bool {
+        let _ = self.liveness.turn().now_or_never();
+        !shutdown.is_requested() && *self.leadership.borrow() == Leadership::Leader
     }
 
-    async fn plan_and_apply(&mut self, state: &mut State) -> Result<(Applied, Option<Duration>), CallError> {
+    /// Plans, and carries the plan out on the views on which it was made: what has changed since wins, by its
+    /// resourceVersion. Only what a node waits for is said on newer views where there are some, because an action before
+    /// that was refused, such as a rebuild, may itself have changed the Nodes.
+    async fn plan_and_apply(&mut self, state: &mut State, shutdown: &Shutdown) -> Result<Outcome, CallError> {
         let ledger = self.executor.slots.state().await?;
-        let mut views = self.executor.nodes.views();
-        let view = ClusterView { nodes: &views, ledger: &ledger, home: self.home.as_deref() };
-        let now = state.now();
-        state.memory.observe(&view, now);
-        let plan = plan(&view, &self.executor.policy, &state.memory, now);
-        self.executor.metrics.show(&plan, now);
-        let (mut applied, mut wake, mut explained, mut refused) = (Applied::Nothing, plan.wake, 0, None);
+        let (views, mut newer) = (self.executor.nodes.views(), None);
+        let view = ClusterView { nodes: &views, ledger, home: self.home.as_deref() };
+        let planned_at = now(&self.clock);
+        state.memory.observe(&view, planned_at);
+        let plan = plan(&view, &self.executor.policy, &state.memory, planned_at);
+        self.executor.metrics.show(&plan, planned_at);
+        let (mut changed, mut wake, mut explained, mut refused) = (false, plan.wake, 0, None);
         for action in &plan.actions {
             if matches!(action, Action::Explain(..)) {
                 // Whatever was to be granted is granted: a slot that was freed goes to nobody now.
                 self.executor.slots.write_back().await?;
                 explained += 1;
             }
-            if explained > EXPLAIN_AT_ONCE {
+            if explained > EXPLAIN_AT_ONCE || !self.may_go_on(shutdown) {
                 break;
             }
-            let now = state.now();
-            match self.executor.apply(action, &views, &mut state.memory, now).await {
+            let views = newer.as_ref().filter(|_| matches!(action, Action::Explain(..))).unwrap_or(&views);
+            match self.executor.apply(action, views, &mut state.memory, now(&self.clock)).await {
                 // A ledger that is whole again, or has room again, makes another plan.
                 Ok(Applied::Changed) if matches!(action, Action::Rebuild | Action::Settle(_)) => {
-                    return Ok((Applied::Changed, None));
+                    return Ok(Outcome::Changed);
                 }
-                Ok(Applied::Changed) => applied = Applied::Changed,
+                Ok(Applied::Changed) => changed = true,
                 Ok(Applied::Nothing) => {}
-                Ok(Applied::Overtaken) => wake = Some(wake.map_or(backoff::SOON, |wake| wake.min(backoff::SOON))),
+                Ok(Applied::Overtaken) => wake = earlier(wake, Some(backoff::SOON)),
                 Err(error) if error.is_unknown() => return Err(error),
                 // The API server's own no concerns this action; the others must not starve for it.
                 Err(error) => {
-                    views = self.executor.nodes.views();
+                    newer = Some(self.executor.nodes.views());
                     refused.get_or_insert(error);
                 }
             }
         }
         self.executor.slots.write_back().await?;
-        refused.map_or(Ok((applied, wake)), Err)
+        match refused {
+            Some(error) => Err(error),
+            None if changed => Ok(Outcome::Changed),
+            None => Ok(Outcome::Idle(wake)),
+        }
     }
 
     /// Waits until there is something new to plan for.
@@ -189,6 +196,10 @@ impl Reconciler {
             () = later => {}
         }
     }
+}
+
+fn now(clock: &Clock) -> Now {
+    Now { mono: clock.mono(), wall: clock.wall() }
 }
 
 /// Waits for the first list of the Nodes, answering probes meanwhile.

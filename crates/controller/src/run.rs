@@ -82,12 +82,13 @@ pub fn assemble(
             metrics: Metrics::register(&mut probes.registry),
             identity,
             fences: 0,
+            rebuild: None,
         },
         clock,
         home: args.node_name.clone(),
         leadership,
         liveness: probes.liveness.clone(),
-        stopped,
+        _stopped: stopped,
     };
     Parts {
         nodes: watch_nodes.boxed(),

@@ -15,7 +15,7 @@ use reboot_runtime::watches::{WatchEvents, watch};
 use tracing::warn;
 
 /// The ledger as last read or written; forgotten after every write that failed, so that it is read again.
-pub struct Slots {
+pub(crate) struct Slots {
     api: Api<ConfigMap>,
     state: Option<LedgerState>,
     /// Whether slots were taken out of `state` since it was read or written.
@@ -27,7 +27,7 @@ pub struct Slots {
 
 impl Slots {
     /// The ledger in this namespace, not read yet.
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
         let events = watch(api.clone(), only);
@@ -35,7 +35,7 @@ impl Slots {
     }
 
     /// Waits until it is not as it was last read or written, and forgets it then. Safe to drop and call again.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         while let Some(event) = self.events.next().await {
             let is_news = match event {
                 Ok(Event::Init) => {
@@ -76,45 +76,42 @@ impl Slots {
     }
 
     /// Forgets what is known, so that it is read again.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.state = None;
         self.unwritten = false;
     }
 
     /// The ledger; reads it where it is not known.
-    pub async fn state(&mut self) -> Result<LedgerState, CallError> {
-        if let Some(state) = &self.state {
-            return Ok(state.clone());
-        }
-        let state = match call("reading the ledger", self.api.get(NAME)).await {
-            Ok(map) => LedgerState::read(Some(&map)),
-            Err(CallError::Gone(_)) => LedgerState::read(None),
-            Err(error) => return Err(error),
+    pub(crate) async fn state(&mut self) -> Result<&LedgerState, CallError> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => match call("reading the ledger", self.api.get(NAME)).await {
+                Ok(map) => LedgerState::read(Some(&map)),
+                Err(CallError::Gone(_)) => LedgerState::read(None),
+                Err(error) => return Err(error),
+            },
         };
-        self.state = Some(state.clone());
-        Ok(state)
+        Ok(self.state.insert(state))
     }
 
     /// Creates the ConfigMap, empty, which reads as lost: a rebuild completes it.
-    pub async fn create(&mut self) -> Result<LedgerState, CallError> {
+    pub(crate) async fn create(&mut self) -> Result<&LedgerState, CallError> {
         self.forget();
         let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
         let map = ConfigMap { metadata, ..ConfigMap::default() };
         let created = call("creating the ledger", self.api.create(&params(), &map)).await?;
-        let state = LedgerState::read(Some(&created));
-        self.state = Some(state.clone());
-        Ok(state)
+        Ok(self.state.insert(LedgerState::read(Some(&created))))
     }
 
     /// Frees a slot in what is known. The next write of the ledger takes that along, or [`Slots::write_back`] does: a
     /// slot that is freed and spent costs one write instead of two. Should none be made, the slot is settled again.
-    pub fn free(&mut self, ledger: &Ledger, node: &str) {
+    pub(crate) fn free(&mut self, ledger: &Ledger, node: &str) {
         self.state = Some(LedgerState::Known(ledger.without(node)));
         self.unwritten = true;
     }
 
     /// Writes what no other write has taken along.
-    pub async fn write_back(&mut self) -> Result<(), CallError> {
+    pub(crate) async fn write_back(&mut self) -> Result<(), CallError> {
         match self.state.as_ref().and_then(LedgerState::known) {
             Some(ledger) if self.unwritten => self.replace(&ledger.clone()).await,
             _ => Ok(()),
@@ -122,7 +119,7 @@ impl Slots {
     }
 
     /// Replaces the ledger at the version that it carries.
-    pub async fn replace(&mut self, ledger: &Ledger) -> Result<(), CallError> {
+    pub(crate) async fn replace(&mut self, ledger: &Ledger) -> Result<(), CallError> {
         self.forget();
         let map = ConfigMap {
             metadata: ObjectMeta {

@@ -7,13 +7,13 @@ use reboot_core::reason::WaitReason;
 use reboot_core::values::Waiting;
 use reboot_runtime::events::{EventNote, Events, node_reference};
 
-/// Hands Events in.
+/// Publishes the controller's Events.
 #[derive(Clone, Debug)]
-pub struct Teller(Events);
+pub(crate) struct Teller(Events);
 
 impl Teller {
-    /// Tells through these.
-    pub fn new(events: Events) -> Self {
+    /// Publishes through this handle.
+    pub(crate) fn new(events: Events) -> Self {
         Self(events)
     }
 
@@ -22,7 +22,7 @@ impl Teller {
     }
 
     pub(crate) fn withdrew(&self, node: &NodeView, why: Withdrawal) {
-        self.say(node, false, "GrantWithdrawn", format!("Withdrew the grant: {why}"));
+        self.say(node, why == Withdrawal::NotPickedUp, "GrantWithdrawn", format!("Withdrew the grant: {why}"));
     }
 
     pub(crate) fn waits(&self, node: &NodeView, waiting: &Waiting) {
