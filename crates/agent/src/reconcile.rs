@@ -6,12 +6,12 @@ use anyhow::Result;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use reboot_core::Now;
 use reboot_core::annotations::NodePatch;
 use reboot_core::backoff;
 use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
 use reboot_core::step::{Action, HostView, Memory, Note, Policy, Situation, Step, step, watches};
+use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
 use reboot_runtime::events::{EventNote, Events, node_reference};
@@ -126,7 +126,7 @@ impl Reconciler {
             };
             match done {
                 Done::Again => state.failures = 0,
-                Done::Wait => return [decided.wake, self.machine.look_again_in()].into_iter().flatten().min(),
+                Done::Wait => return earlier(decided.wake, self.machine.look_again_in()),
                 Done::WaitFor(delay) => return Some(delay),
                 Done::Failed => {
                     state.failures = state.failures.saturating_add(1);
@@ -178,7 +178,7 @@ impl Reconciler {
         let committed = state.memory.is_committed();
         let node = async { if committed { self.node.refresh().await } else { Ok(()) } };
         let read = async { tokio::join!(node, self.pods.list(), self.machine.ask()) };
-        let (node, pods, asked) = state.evictions.beside(read).await;
+        let (node, pods, asked) = state.evictions.beside(read.boxed()).await;
         let pods = match node.and(pods) {
             Ok(pods) => pods,
             Err(error) => return failed(&error),
