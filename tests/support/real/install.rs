@@ -74,18 +74,10 @@ fn overlay(dir: &Path, install: &Install) -> Result<PathBuf> {
     let folder = dir.join("overlay");
     fs::create_dir_all(&folder).context("creating the overlay's folder")?;
     let mut resources = Vec::new();
-    let quota = format!("--max-unavailable={}", install.quota);
-    let flags: Vec<&str> = install.agent.iter().map(String::as_str).chain([quota.as_str()]).collect();
-    let mut shipped = String::new();
     for entry in fs::read_dir(manifests()).context("reading the manifests")? {
         let path = entry.context("reading the manifests")?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
-        for flag in &flags {
-            text = with_flag(&text, flag);
-        }
-        shipped.push_str(&text);
-        fs::write(folder.join(&name), text).with_context(|| format!("writing {name}"))?;
+        fs::copy(&path, folder.join(&name)).with_context(|| format!("copying {name}"))?;
         resources.push(name);
     }
     let mut agent = vec![
@@ -100,9 +92,12 @@ fn overlay(dir: &Path, install: &Install) -> Result<PathBuf> {
             json!({"name": "boot-id", "hostPath": {"path": "/run/boot-id", "type": "File"}}),
         ),
     ];
-    let new = install.agent.iter().filter(|flag| !shipped.contains(&format!("- {flag}\n")));
-    agent.extend(new.map(|flag| argument(flag)));
-    let mut patches = vec![patch("DaemonSet", "reboot-agent", &json!(agent))];
+    agent.extend(install.agent.iter().map(|flag| argument(flag)));
+    let quota = argument(&format!("--max-unavailable={}", install.quota));
+    let mut patches = vec![
+        patch("DaemonSet", "reboot-agent", &json!(agent)),
+        patch("Deployment", "reboot-controller", &json!([quota])),
+    ];
     if let Some(server) = &install.server {
         fs::write(folder.join("way.yaml"), way(server).to_string()).context("writing the kubeconfig")?;
         resources.push("way.yaml".to_owned());
@@ -163,17 +158,6 @@ fn account(seconds: u32) -> Value {
         {"downwardAPI": {"items": [namespace]}},
     ]);
     json!({"projected": {"sources": sources}})
-}
-
-/// The manifest with this flag in place of what it says of it: a flag may be given once.
-fn with_flag(manifest: &str, flag: &str) -> String {
-    let name = flag.split_inclusive('=').next().unwrap_or_default();
-    let is_it = |line: &str| line.trim_start().strip_prefix("- ").is_some_and(|argument| argument.starts_with(name));
-    let lines = manifest.lines().map(|line| match line.split_once("- ") {
-        Some((indent, _)) if is_it(line) => format!("{indent}- {flag}\n"),
-        _ => format!("{line}\n"),
-    });
-    lines.collect()
 }
 
 fn argument(flag: &str) -> Value {
