@@ -117,7 +117,7 @@ async fn check(blows: &[(Phase, Blow)]) {
 /// What a cycle leaves on the Node, without what differs from cycle to cycle.
 fn outcome(node: &NodeSeen) -> Value {
     let mut last = last_reboot(node);
-    for volatile in ["id", "at", "seconds"] {
+    for volatile in ["id", "at", "seconds", "drainSeconds"] {
         last.as_object_mut().unwrap().remove(volatile).unwrap();
     }
     let keys: Vec<_> = node.notes.keys().filter(|key| *key != "reboot-fence").collect();
@@ -232,11 +232,7 @@ impl Play {
             SlotTaken => self.replace_controller(Vec::new()).await,
             Granted if blow == KillController => machine.restart_agent().unwrap(),
             Draining => self.stage.weigh_anchor(node).await,
-            Committed => {
-                machine.logind().answer(Answer::Accept);
-                machine.restart_agent().unwrap();
-            }
-            Called => {
+            Committed | Called => {
                 machine.logind().answer(Answer::Accept);
                 machine.restart_agent().unwrap();
             }

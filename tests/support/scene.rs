@@ -33,8 +33,10 @@ use crate::{
     workload::{POD_IMAGE, is_ready},
 };
 
-/// The longest wait for anything: an idle machine needs seconds, a busy one may need much longer.
-pub const LIMIT: Duration = Duration::from_mins(2);
+/// The longest wait for anything. An idle machine needs seconds, a busy one may need much longer; and where an agent is
+/// killed while it evicts, the API server may have charged the budget and not deleted the pod: the disruption controller
+/// gives that up after two minutes (`DeletionTimeout`), and until then nobody can evict.
+pub const LIMIT: Duration = Duration::from_mins(4);
 /// Where the operator's own objects are.
 pub const NAMESPACE: &str = "reboot-operator";
 
