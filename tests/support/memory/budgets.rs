@@ -32,23 +32,18 @@ impl Guarded {
         let terms = selection(budget);
         let is_guarded = |pod: &Value| is_selected(terms.as_deref(), pod);
         let selector = &budget["spec"]["selector"];
-        match store.since(self.revision).filter(|_| self.revision > 0 && self.selector == *selector) {
-            Some(changes) => {
-                let is_here = |key: &Key| key.resource == "pods" && key.namespace == namespace;
-                for Change { key, after, .. } in
-                    changes.iter().map(|change| &**change).filter(|change| is_here(&change.key))
-                {
-                    match after.as_ref().filter(|pod| is_guarded(pod)) {
-                        Some(pod) => drop(self.pods.insert(key.clone(), pod.clone())),
-                        None => drop(self.pods.remove(key)),
-                    }
+        if let Some(changes) = store.since(self.revision).filter(|_| self.selector == *selector) {
+            let is_here = |change: &&Arc<Change>| change.key.resource == "pods" && change.key.namespace == namespace;
+            for change in changes.iter().filter(is_here) {
+                match change.after.as_ref().filter(|pod| is_guarded(pod)) {
+                    Some(pod) => drop(self.pods.insert(change.key.clone(), pod.clone())),
+                    None => drop(self.pods.remove(&change.key)),
                 }
             }
-            None => {
-                let pods = store.scan("pods", namespace).filter(|(_, pod)| is_guarded(pod));
-                self.pods = pods.map(|(key, pod)| (key.clone(), pod.clone())).collect();
-                self.selector = selector.clone();
-            }
+        } else {
+            let pods = store.scan("pods", namespace).filter(|(_, pod)| is_guarded(pod));
+            self.pods = pods.map(|(key, pod)| (key.clone(), pod.clone())).collect();
+            self.selector = selector.clone();
         }
         self.revision = store.revision();
     }
