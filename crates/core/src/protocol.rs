@@ -5,6 +5,7 @@ mod tests {
     use std::fmt::Display;
 
     use crate::reason::{EndReason, WaitReason};
+    use crate::step::NoteReason;
     use crate::values::{Answer, Field, InProgress, LastReboot, Request, Waiting, read_json};
     use crate::{annotations, values};
 
@@ -40,6 +41,16 @@ mod tests {
         check("Keys", &annotations::ALL.map(|key| key.trim_start_matches(annotations::PREFIX)));
         check("Giving back", &EndReason::ALL.map(EndReason::code));
         check("Why a node waits", &WaitReason::CODES);
+    }
+
+    #[test]
+    fn the_page_names_every_event() {
+        let not_of_a_cycle = ["RebootWaiting", "RebootGranted", "GrantWithdrawn", "CannotReboot", "OtherRebootManager"];
+        let mut expected: Vec<_> = NoteReason::ALL.map(NoteReason::code).into_iter().chain(not_of_a_cycle).collect();
+        let mut named = first_column("Events");
+        expected.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(named, expected);
     }
 
     #[test]
