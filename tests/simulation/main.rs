@@ -1,5 +1,9 @@
 //! The real loops against everything that can go wrong, by seed.
 
+#![allow(clippy::unwrap_used)]
+
+mod overtaken;
+
 use reboot_tests::simulation::{play, play_in, random::Random, setup::Setup};
 
 /// How much of the story of a failed seed is shown.
