@@ -376,6 +376,8 @@ fn a_drain_that_takes_long_cuts_grace_periods_short_where_the_rules_say_so() {
     check_told(&late, "GraceShortened: Cutting grace periods short, by --drain-shorten-after: default/web/a");
     let posted = late.posts().answered("web/a", EvictReply::Accepted).wrote();
     check_scene(&posted, "wait");
+    let full = under(rules(), "pods=web/a").after(39).posts().answered("web/a", EvictReply::Accepted).wrote();
+    check_scene(&full.after(1).then(&draining("pods=web/a!")), "evict web/a/10");
     let small = Rules { grace: Some(Duration::from_secs(3)), ..rules() };
     let small = under(small, "pods=web/a").after(40);
     check_scene(&small, "evict web/a/3");
