@@ -78,7 +78,7 @@ test-all: nodes ## Play every scenario on real nodes (REPEAT=10 times)
 simulate: cargo ## Play SEEDS worlds in which everything goes wrong, or tell the story of SEED
 	@cargo run --quiet --locked --release --bin simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-model: cargo ## Search every state of the protocol's model (18 minutes), and find every way to break it
+model: cargo ## Search every state of the protocol's model (6 minutes), and find every way to break it
 	@cargo bench --locked --quiet -p reboot-core --bench model-all
 
 fuzz: c++ ## Run every parser on arbitrary input, for FUZZ_SECONDS each (the first time builds for some minutes)
