@@ -10,7 +10,10 @@ use clap::Parser as _;
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use reboot_runtime::{clock::Clock, probes::Probes, shutdown::Shutdown};
-use reboot_tests::memory::{Call, Fate, MemoryApi, Weather};
+use reboot_tests::{
+    memory::{Call, Fate, MemoryApi, Weather},
+    simulation::cluster::node_info,
+};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -50,17 +53,12 @@ fn annotation(api: &MemoryApi, node: &str, key: &str) -> Option<String> {
 
 fn asking(name: &str) -> Value {
     let request = json!({"protocol": 1, "bootID": BOOT, "since": "2026-01-01T11:00:00Z", "sources": ["person"]});
-    let info = ["architecture", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "kubeletVersion"]
-        .into_iter()
-        .chain(["machineID", "operatingSystem", "osImage", "systemUUID"]);
-    let mut info: Value = info.map(|key| (key.to_owned(), json!(""))).collect::<serde_json::Map<_, _>>().into();
-    info["bootID"] = json!(BOOT);
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "annotations": {
             "reboot-operator.io/reboot-needed": "why", "reboot-operator.io/reboot-request": request.to_string(),
         }},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": info},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": node_info(BOOT.parse().unwrap())},
     })
 }
 

@@ -70,8 +70,8 @@ fn status(boot: Option<BootId>, ready: bool) -> Value {
     status
 }
 
-/// A Node without all of these is no Node.
-fn node_info(boot: BootId) -> Value {
+/// What kubelet says of a machine that runs this boot. A Node without all of these is no Node.
+pub fn node_info(boot: BootId) -> Value {
     json!({
         "bootID": boot.to_string(), "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
         "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
