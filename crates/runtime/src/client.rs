@@ -26,6 +26,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// watch for dead.
 const SILENCE_TIMEOUT: Duration = Duration::from_mins(6);
 
+/// After how long without a word the kernel asks whether the other side is there, how often it asks again, and how many
+/// times. A watch only reads: a machine that died without a word, or a connection that a router has forgotten, would
+/// look like a cluster in which nothing happens for those 295 s. This way it is found out in a minute.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
 /// Makes the client that `args` describe, in this order: `--kubeconfig`, `KUBECONFIG`, `~/.kube/config`, the service
 /// account of the pod. Nothing is sent yet.
 ///
@@ -47,14 +54,12 @@ pub async fn connect(args: &ClientArgs, user_agent: &str) -> Result<Client> {
     build(&config).with_context(|| format!("making a client for {server}"))
 }
 
-/// What `Client::try_from` does, with three differences. An answer must begin in time. A 429 in plain text becomes a
+/// What `Client::try_from` does, with four differences. An answer must begin in time. A 429 in plain text becomes a
 /// `Status` that names its pause. The socket has `TCP_NODELAY`, because with Nagle's algorithm the first request of a new
-/// connection waits 40 ms for a delayed acknowledgement (seen on Linux).
+/// connection waits 40 ms for a delayed acknowledgement (seen on Linux). It is kept alive, or found dead: see
+/// [`KEEPALIVE`].
 fn build(config: &Config) -> Result<Client> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp())?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
@@ -68,6 +73,16 @@ fn build(config: &Config) -> Result<Client> {
         .map_response(say_pause)
         .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
     Ok(Client::new(service, config.default_namespace.clone()))
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    tcp
 }
 
 /// One request, up to the head of its answer.
@@ -118,6 +133,8 @@ mod tests {
 
     use std::{env, fs};
 
+    use tower::Service as _;
+
     use super::*;
 
     const FILE: &str = r#"
@@ -167,5 +184,33 @@ current-context: here
         fs::remove_file(&path).unwrap();
         assert_eq!(good.unwrap().default_namespace(), "reboot-operator");
         assert!(format!("{:#}", bad.err().unwrap()).contains("user agent"));
+    }
+
+    /// The timers of the TCP sockets that are connected to this port (`timer_active` and the clock ticks that are left,
+    /// `Documentation/networking/proc_net_tcp.rst`).
+    fn timers(port: u16) -> Vec<(u8, u64)> {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let remote = format!(":{port:04X}");
+        let to_it = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let to_it = to_it.filter(|line| line[2].ends_with(&remote) && line[3] == "01");
+        to_it
+            .map(|line| {
+                let (kind, left) = line[5].split_once(':').unwrap();
+                (kind.parse().unwrap(), u64::from_str_radix(left, 16).unwrap())
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_is_said_is_asked_whether_it_is_there() {
+        const KEEPALIVE_TIMER: u8 = 2;
+        const TICKS_PER_SECOND: u64 = 100;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connected = tcp().call(format!("http://127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+        let found = timers(port);
+        drop(connected);
+        let [(KEEPALIVE_TIMER, ticks)] = found[..] else { panic!("{found:?}") };
+        assert!(ticks <= KEEPALIVE.as_secs() * TICKS_PER_SECOND, "{ticks} ticks");
     }
 }
