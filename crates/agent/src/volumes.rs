@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use reboot_core::backoff;
 use reboot_core::drain::{Attachment, Attachments, Claim, claim_of, volume_on};
 use reboot_runtime::call::{CallError, call};
 use tracing::warn;
@@ -66,15 +67,64 @@ impl Volumes {
     }
 }
 
-/// Whose the volume of this name is. A volume that cannot be read is taken for nobody's: then it is not waited for.
+/// Whose the volume of this name is. One that does not exist, or that the agent may not read, is taken for nobody's: then
+/// it is not waited for. No answer is not such a no, and asked again.
 async fn read(volumes: Api<PersistentVolume>, name: String) -> (String, Option<Claim>) {
-    let claim = match call("reading a PersistentVolume", volumes.get(&name)).await {
-        Ok(volume) => claim_of(&volume),
-        Err(CallError::Gone(_)) => None,
-        Err(error) => {
-            warn!(volume = name, "{error}");
-            None
+    let mut failures = 0;
+    loop {
+        let error = match call("reading a PersistentVolume", volumes.get(&name)).await {
+            Ok(volume) => return (name, claim_of(&volume)),
+            Err(CallError::Gone(_)) => return (name, None),
+            Err(error) => error,
+        };
+        warn!(volume = name, "{error}");
+        if let CallError::Refused(_) | CallError::Conflict(_) = error {
+            return (name, None);
         }
-    };
-    (name, claim)
+        failures += 1;
+        tokio::time::sleep(backoff::after_failures(failures).max(error.retry_after().unwrap_or_default())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use hyper::Response;
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// Reads a volume from a server that answers with these codes, one after the other; it must ask for every one.
+    async fn check(codes: &[u16], expected: Option<&str>) {
+        let left: &'static Mutex<VecDeque<u16>> = Box::leak(Box::new(Mutex::new(codes.iter().copied().collect())));
+        let service = move |_| async move {
+            let code = left.lock().unwrap().pop_front().unwrap();
+            let body = match code {
+                200 => json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv-1"},
+                              "spec": {"claimRef": {"namespace": "db", "name": "data-db-0"}}}),
+                404 => json!({"kind": "Status", "code": code, "reason": "NotFound"}),
+                _ => json!({"kind": "Status", "code": code, "reason": "No"}),
+            };
+            Response::builder().status(code).body(Body::from(body.to_string().into_bytes()))
+        };
+        let volumes = Api::all(Client::new(service_fn(service), "default"));
+        let (volume, claim) = read(volumes, "pv-1".to_owned()).await;
+        assert_eq!((volume.as_str(), claim.map(|claim| claim.name).as_deref()), ("pv-1", expected), "{codes:?}");
+        assert!(left.lock().unwrap().is_empty(), "{codes:?}: not all were asked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_is_nobodys_only_by_an_answer() {
+        check(&[200], Some("data-db-0")).await;
+        check(&[503, 429, 500, 200], Some("data-db-0")).await;
+        check(&[404], None).await;
+        check(&[403], None).await;
+        check(&[500, 404], None).await;
+    }
 }

@@ -93,6 +93,14 @@ impl CallError {
         causes.iter().find(|cause| cause.reason == reason).map(|cause| cause.message.as_str())
     }
 
+    /// The pause that the server asks for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether the call may have taken effect.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown(_))
@@ -238,7 +246,6 @@ mod tests {
         let error = call::<()>("evicting web-0", ready(Err(refusal))).await.unwrap_err();
         assert_eq!(error.cause("DisruptionBudget"), Some(cause.message.as_str()));
         assert_eq!(error.cause("Other"), None);
-        let CallError::Throttled { retry_after, .. } = error else { panic!("{error}") };
-        assert_eq!(retry_after, Some(Duration::from_secs(10)));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(10)));
     }
 }
