@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use reboot_core::annotations::EVICTION_LABEL;
 use reboot_core::drain::{BudgetView, PodRef, PodView, Refusal};
 use reboot_core::step::{Evict, EvictReply, Means};
+use reboot_core::values::printable;
 use reboot_runtime::call::{CallError, call, call_within};
 
 use crate::volumes::Volumes;
@@ -112,9 +113,10 @@ fn sort(answer: Result<(), CallError>) -> EvictReply {
         Ok(()) | Err(CallError::Gone(_)) => return EvictReply::Accepted,
         Err(error) => error,
     };
-    let words = || error.status().map_or_else(|| error.to_string(), |status| status.message.clone());
+    // Words of a webhook or a load balancer: they are copied into annotations, and may be a whole page.
+    let words = || printable(error.status().map_or("", |status| &status.message));
     EvictReply::Refused(match &error {
-        _ if error.cause(BUDGET).is_some() => Refusal::Budget(error.cause(BUDGET).unwrap_or_default().to_owned()),
+        _ if error.cause(BUDGET).is_some() => Refusal::Budget(printable(error.cause(BUDGET).unwrap_or_default())),
         _ if error.cause(NAMESPACE_TERMINATING).is_some() => Refusal::NamespaceTerminating,
         CallError::Throttled { retry_after, .. } => Refusal::Throttled(*retry_after),
         CallError::Conflict(_) | CallError::Refused(_) if OTHER_UID.iter().any(|other| words().contains(other)) => {
@@ -124,7 +126,7 @@ fn sort(answer: Result<(), CallError>) -> EvictReply {
         CallError::Refused(answer) if matches!(answer.status.code, 401 | 403) => Refusal::Forbidden(words()),
         CallError::Refused(_) | CallError::Gone(_) => Refusal::NotAdmitted(words()),
         CallError::Unknown(words) if words.contains(SEVERAL_BUDGETS) => Refusal::SeveralBudgets,
-        CallError::Unknown(words) => Refusal::NoAnswer(words.clone()),
+        CallError::Unknown(words) => Refusal::NoAnswer(printable(words)),
     })
 }
 
