@@ -1,6 +1,7 @@
 //! The wiring of the process: nothing is decided here.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
@@ -25,6 +26,10 @@ use crate::reconcile::Reconciler;
 use crate::slots::Slots;
 use crate::tell::Teller;
 
+/// How long the process has to end once it is asked to: an action of two calls, and the Lease's release after it, where
+/// the API server is slow. The pod has 30 s.
+pub const GRACE: Duration = Duration::from_secs(25);
+
 /// Runs the controller until a signal or the first error ends it.
 pub async fn run(args: Args) -> Result<()> {
     log::init(&args.log)?;
@@ -35,7 +40,7 @@ pub async fn run(args: Args) -> Result<()> {
     let listener = Listener::bind(args.probes.listen).await?;
 
     let shutdown = Shutdown::new();
-    let mut tasks = Tasks::new(shutdown.clone());
+    let mut tasks = Tasks::new(shutdown.clone(), GRACE);
     let mut probes = Probes::default();
     let parts = assemble(client, &args, identity()?, Clock::system(), &shutdown, &mut probes);
     tasks.spawn_service("probes", listener.serve(probes, shutdown));

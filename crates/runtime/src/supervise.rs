@@ -12,9 +12,6 @@ use tracing::{error, info};
 
 use crate::shutdown::{Shutdown, Signals};
 
-/// How long the tasks have to end after the process was asked to. Kubernetes kills a pod after 30 s by default.
-pub const GRACE: Duration = Duration::from_secs(10);
-
 /// Named tasks that live and end together.
 #[derive(Debug)]
 pub struct Tasks {
@@ -31,9 +28,10 @@ struct Group {
 }
 
 impl Tasks {
-    /// No tasks yet; [`Tasks::run`] makes the request on `shutdown` when a signal comes or a task ends.
-    pub fn new(shutdown: Shutdown) -> Self {
-        Self { shutdown, grace: GRACE, running: Group::default(), services: Group::default() }
+    /// No tasks yet; [`Tasks::run`] makes the request on `shutdown` when a signal comes or a task ends. From then on the
+    /// tasks have `grace` to end: less than the pod's `terminationGracePeriodSeconds`, after which it is killed.
+    pub fn new(shutdown: Shutdown, grace: Duration) -> Self {
+        Self { shutdown, grace, running: Group::default(), services: Group::default() }
     }
 
     /// Starts a task that must run until the process is asked to end, and must then end by itself.
@@ -47,7 +45,7 @@ impl Tasks {
         self.services.spawn(name, task);
     }
 
-    /// Runs until a signal, a request, or the end of a task; then asks all to end, and gives them [`GRACE`].
+    /// Runs until a signal, a request, or the end of a task; then asks all to end, and gives them their grace.
     ///
     /// # Errors
     /// The error of the task that ended first; or that one ended unasked, or not in time, or that a second signal cut
@@ -123,7 +121,7 @@ mod tests {
 
     async fn check(build: impl FnOnce(&mut Tasks, &Shutdown), expected: Result<(), &str>) {
         let shutdown = Shutdown::new();
-        let mut tasks = Tasks::new(shutdown.clone());
+        let mut tasks = Tasks::new(shutdown.clone(), Duration::from_secs(10));
         build(&mut tasks, &shutdown);
         let outcome = tasks.run(Signals::listen().unwrap()).await;
         assert!(shutdown.is_requested());

@@ -4,6 +4,7 @@
 use std::{
     future::pending,
     process::{self, Command},
+    time::Duration,
 };
 
 use reboot_runtime::{
@@ -21,7 +22,7 @@ fn send(signal: &str) {
 async fn the_first_signal_asks_and_the_second_one_ends_at_once_with_an_error() {
     let shutdown = Shutdown::new();
     let signals = Signals::listen().unwrap();
-    let mut tasks = Tasks::new(shutdown.clone());
+    let mut tasks = Tasks::new(shutdown.clone(), Duration::from_secs(10));
     tasks.spawn("stubborn", pending());
     send("-TERM");
     let (outcome, ()) = join!(tasks.run(signals), async {

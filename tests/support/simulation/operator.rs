@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::FutureExt as _;
 use reboot_agent::machine::Machine as AgentsMachine;
+use reboot_agent::run::GRACE;
 use reboot_agent::update_engine::EngineState;
 use reboot_runtime::clock::Clock;
 use reboot_runtime::events::Events;
 use reboot_runtime::probes::Probes;
 use reboot_runtime::shutdown::Shutdown;
-use reboot_runtime::supervise::GRACE;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
