@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod overtaken;
+mod refused;
 
 use reboot_tests::simulation::{play, play_in, random::Random, setup::Setup};
 

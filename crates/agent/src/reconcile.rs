@@ -62,6 +62,9 @@ struct State {
     watched: Watching,
     evictions: Evictions,
     failures: u32,
+    /// The pause after failures, for which nothing is done, whatever changes meanwhile; `None`: what changes is decided
+    /// on at once.
+    pause: Option<Duration>,
     /// How many writes in a row came too late.
     conflicts: u32,
     said: Option<String>,
@@ -82,13 +85,14 @@ impl Reconciler {
             watched: Watching::default(),
             evictions: Evictions::default(),
             failures: 0,
+            pause: None,
             conflicts: 0,
             said: None,
         };
         while !shutdown.is_requested() {
             let round = async {
                 let delay = self.turn(&mut state).await;
-                self.something(&mut state, delay).await;
+                self.wait_for_news(&mut state, delay).await;
             };
             // A call under way is not waited for: logind may answer only when this process has ended, because kubelet
             // holds its lock until the pods are gone. What came of the call, the next agent finds out, as after a crash.
@@ -110,9 +114,10 @@ impl Reconciler {
         loop {
             // A long row of actions is no standstill.
             let _ = self.liveness.turn().now_or_never();
+            state.pause = None;
             let Some(node) = self.node.view().cloned() else {
                 state.watched = Watching::default();
-                return state.retry_delay();
+                return None;
             };
             self.ready.set(true);
             self.observe(&node, state);
@@ -128,9 +133,12 @@ impl Reconciler {
                 Done::Again => state.failures = 0,
                 Done::Wait => return earlier(decided.wake, self.machine.look_again_in()),
                 Done::WaitFor(delay) => return Some(delay),
-                Done::Failed => {
+                Done::Failed { retry_after } => {
                     state.failures = state.failures.saturating_add(1);
-                    return state.retry_delay();
+                    let pause = backoff::after_failures(state.failures).max(retry_after.unwrap_or_default());
+                    // Whoever hurries because of what changes, a pod of the drain for instance, only fails again.
+                    state.pause = (state.failures > 1 || retry_after.is_some()).then_some(pause);
+                    return Some(pause);
                 }
             }
         }
@@ -267,26 +275,33 @@ impl Reconciler {
         Now { mono: self.clock.mono(), wall: self.clock.wall() }
     }
 
-    /// Waits until there is something new to decide on.
-    async fn something(&mut self, state: &mut State, delay: Option<Duration>) {
+    /// Waits until there is something new to decide on, and after failures at least for as long as they ask for.
+    async fn wait_for_news(&mut self, state: &mut State, delay: Option<Duration>) {
         let later = async {
             match delay {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => std::future::pending().await,
             }
         };
-        // In this order, here and elsewhere: without chance in it, a run can be repeated.
-        tokio::select! {
-            biased;
-            () = self.liveness.turn() => {}
-            () = self.node.changed() => {}
-            () = self.machine.engine_changed() => {}
-            () = state.watched.changed() => {}
-            Some((evict, reply)) = state.evictions.next() => {
-                self.metrics.evictions.get_or_create(&EvictionLabels::of(evict.means, &reply)).inc();
-                state.memory.evicted(&evict.pod.uid, reply, self.now());
+        tokio::pin!(later);
+        let hurries = state.pause.is_none();
+        loop {
+            // In this order, here and elsewhere: without chance in it, a run can be repeated.
+            tokio::select! {
+                biased;
+                never = self.liveness.answer() => match never {},
+                () = self.node.changed(), if hurries => return,
+                () = self.machine.engine_changed(), if hurries => return,
+                () = state.watched.changed(), if hurries => return,
+                Some((evict, reply)) = state.evictions.next() => {
+                    self.metrics.evictions.get_or_create(&EvictionLabels::of(evict.means, &reply)).inc();
+                    state.memory.evicted(&evict.pod.uid, reply, self.now());
+                    if hurries {
+                        return;
+                    }
+                }
+                () = &mut later => return,
             }
-            () = later => {}
         }
     }
 }
@@ -300,12 +315,15 @@ enum Done {
     /// The same, but look again after this long.
     WaitFor(Duration),
     /// A call failed: look again after a while.
-    Failed,
+    Failed {
+        /// The pause that the API server asked for.
+        retry_after: Option<Duration>,
+    },
 }
 
 fn failed(error: &CallError) -> Done {
     warn!("{error}");
-    Done::Failed
+    Done::Failed { retry_after: error.retry_after() }
 }
 
 impl Watching {
@@ -342,11 +360,5 @@ impl Watching {
             () = pods_or_budgets => {}
             () = volumes => {}
         }
-    }
-}
-
-impl State {
-    fn retry_delay(&self) -> Option<Duration> {
-        (self.failures > 0).then(|| backoff::after_failures(self.failures))
     }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::rebuild::Rebuild;
-use crate::slots::Slots;
+use crate::slots::{Freed, Slots};
 use crate::tell::Teller;
 
 /// What an action came to.
@@ -45,6 +45,8 @@ pub(crate) struct Executor {
     pub(crate) fences: u64,
     /// The ledger that is being made good.
     pub(crate) rebuild: Option<Rebuild>,
+    /// The slots whose grants were withdrawn from the Nodes and that are still in the ledger.
+    pub(crate) withdrawn: Vec<Slot>,
 }
 
 impl Executor {
@@ -75,6 +77,29 @@ impl Executor {
     pub(crate) fn forget(&mut self) {
         self.slots.forget();
         self.rebuild = None;
+        self.withdrawn.clear();
+    }
+
+    /// Writes the slots that no other write of the ledger has freed.
+    pub(crate) async fn write_back(&mut self) -> Result<(), CallError> {
+        match self.slots.unwritten().cloned() {
+            Some(ledger) => self.write(&ledger).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Replaces the ledger, and tells people of the slots that are free with that.
+    pub(crate) async fn write(&mut self, ledger: &Ledger) -> Result<(), CallError> {
+        let freed = self.slots.replace(ledger).await?;
+        self.withdrawn.clear();
+        for Freed { slot, evidence, reported } in freed {
+            let why = evidence.map_or_else(|| "its grant was withdrawn".to_owned(), |evidence| evidence.to_string());
+            info!(%slot, "freed a slot: {why}");
+            if let Some(last) = reported {
+                self.metrics.ended(&last);
+            }
+        }
+        Ok(())
     }
 
     async fn ledger(&mut self) -> Result<Option<Ledger>, CallError> {
@@ -92,7 +117,7 @@ impl Executor {
         let Some((ledger, id)) = self.ledger().await?.and_then(|ledger| ledger.with_grant(node, limit, now)) else {
             return Ok(Applied::Nothing);
         };
-        self.slots.replace(&ledger).await?;
+        self.write(&ledger).await?;
         self.nodes.patch(node, &ledger::grant_patch(id)).await?;
         memory.wrote_grant(id, now);
         info!(node = node.name, %id, "granted a reboot");
@@ -106,24 +131,25 @@ impl Executor {
             return Ok(Applied::Changed);
         };
         let node = self.nodes.read(&slot.node).await?;
+        let mut freed = Freed { slot: slot.clone(), evidence: None, reported: None };
         match ledger::judge(slot, node.as_ref(), memory.handover(slot, &self.policy, now)) {
             Verdict::Keep => return Ok(Applied::Nothing),
             Verdict::Free(evidence) => {
-                info!(%slot, "freed a slot: {evidence}");
-                if let (Evidence::Reported, Some(last)) =
-                    (evidence, node.as_ref().and_then(|node| node.last_reboot.get()))
-                {
-                    self.metrics.ended(last);
-                }
+                let last = node.and_then(|node| node.last_reboot.get().cloned());
+                freed.reported = last.filter(|_| evidence == Evidence::Reported);
+                freed.evidence = Some(evidence);
             }
+            // The Node was fenced, and only the ledger could not be written: every grant for this slot is stale for good.
+            Verdict::Withdraw(_) if self.withdrawn.contains(slot) => {}
             Verdict::Withdraw(why) => {
                 let Some(node) = &node else { return Ok(Applied::Nothing) };
                 self.fence(node, Some(why), now).await?;
+                self.withdrawn.push(slot.clone());
                 info!(%slot, "withdrew a grant: {why}");
                 self.teller.withdrew(node, why);
             }
         }
-        self.slots.free(&ledger, &slot.node);
+        self.slots.free(&ledger, freed);
         Ok(Applied::Changed)
     }
 
@@ -150,7 +176,7 @@ impl Executor {
             return Ok(Applied::Nothing);
         };
         info!(%slot, "took a cycle into the ledger");
-        self.slots.replace(&ledger.with(slot)).await?;
+        self.write(&ledger.with(slot)).await?;
         Ok(Applied::Changed)
     }
 

@@ -142,6 +142,19 @@ impl Metrics {
         self.oldest_slot.set(age(census.oldest_slot));
     }
 
+    /// Shows nothing: what a process counted while it led would stand still, and alarm for ever.
+    pub fn stand_by(&self) {
+        for state in STATES {
+            self.nodes.get_or_create(&StateLabels { state }).set(0);
+        }
+        for reason in WaitReason::CODES {
+            self.waiting.get_or_create(&ReasonLabels { reason }).set(0);
+        }
+        for number in [&self.slots_used, &self.slots_limit, &self.malformed, &self.oldest_request, &self.oldest_slot] {
+            number.set(0);
+        }
+    }
+
     /// Counts a cycle that its agent reported as ended. The agent's own process does not live to be asked: it ends with
     /// the machine a moment after the drain.
     pub fn ended(&self, last: &LastReboot) {

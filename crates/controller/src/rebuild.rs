@@ -47,7 +47,7 @@ impl Executor {
     async fn go_on(&mut self, rebuild: &mut Rebuild, now: Now) -> Result<bool, CallError> {
         for _ in 0..AT_ONCE {
             let Some(node) = rebuild.asking.last() else {
-                self.slots.replace(&Ledger::complete(rebuild.version.clone(), rebuild.slots.clone())).await?;
+                self.write(&Ledger::complete(rebuild.version.clone(), rebuild.slots.clone())).await?;
                 info!(slots = rebuild.slots.len(), "rebuilt the ledger of slots");
                 return Ok(true);
             };

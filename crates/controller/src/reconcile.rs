@@ -68,7 +68,7 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 () = shutdown.requested() => {}
-                () = self.something(delay, state.patient) => {}
+                () = self.wait_for_news(delay, state.patient) => {}
             }
         }
         Ok(())
@@ -78,6 +78,9 @@ impl Reconciler {
     fn leads(&mut self, state: &mut State) -> bool {
         let leads = *self.leadership.borrow_and_update() == Leadership::Leader;
         self.executor.metrics.leader.set(i64::from(leads));
+        if state.led && !leads {
+            self.executor.metrics.stand_by();
+        }
         if leads && !state.led {
             self.executor.forget();
             state.memory = Memory::default();
@@ -91,6 +94,8 @@ impl Reconciler {
         while self.may_go_on(shutdown) {
             state.patient = false;
             match self.plan_and_apply(state, shutdown).await {
+                // A slot that is free only in memory is no success yet: its write may be what fails each time.
+                Ok(Outcome::Changed) if self.executor.slots.unwritten().is_some() => {}
                 Ok(Outcome::Changed) => state.failures = 0,
                 Ok(Outcome::Idle(wake)) => {
                     state.failures = 0;
@@ -100,6 +105,7 @@ impl Reconciler {
                     self.executor.slots.forget();
                     state.failures = state.failures.saturating_add(1);
                     let repeated = state.failures > 1;
+                    let asked_for = error.retry_after();
                     if let CallError::Conflict(answer) = error {
                         // Somebody else got on, such as kubelet with a heartbeat. Deciding again needs no pause, once.
                         info!("{answer}: deciding again");
@@ -110,9 +116,9 @@ impl Reconciler {
                         warn!("{error}");
                         // The change that is seen next may be our own: a write whose answer was lost, or one that was
                         // made before the one that failed. Whoever hurries because of it fails again, without end.
-                        state.patient = repeated;
+                        state.patient = repeated || asked_for.is_some();
                     }
-                    return Some(backoff::after_failures(state.failures));
+                    return Some(backoff::after_failures(state.failures).max(asked_for.unwrap_or_default()));
                 }
             }
             tokio::task::yield_now().await;
@@ -141,7 +147,7 @@ impl Reconciler {
         for action in &plan.actions {
             if matches!(action, Action::Explain(..)) {
                 // Whatever was to be granted is granted: a slot that was freed goes to nobody now.
-                self.executor.slots.write_back().await?;
+                self.executor.write_back().await?;
                 explained += 1;
             }
             if explained > EXPLAIN_AT_ONCE || !self.may_go_on(shutdown) {
@@ -164,7 +170,7 @@ impl Reconciler {
                 }
             }
         }
-        self.executor.slots.write_back().await?;
+        self.executor.write_back().await?;
         match refused {
             Some(error) => Err(error),
             None if changed => Ok(Outcome::Changed),
@@ -173,7 +179,7 @@ impl Reconciler {
     }
 
     /// Waits until there is something new to plan for.
-    async fn something(&mut self, delay: Option<Duration>, patient: bool) {
+    async fn wait_for_news(&mut self, delay: Option<Duration>, patient: bool) {
         let later = async {
             match delay {
                 Some(delay) => tokio::time::sleep(delay).await,
@@ -189,7 +195,7 @@ impl Reconciler {
         // In this order, here and elsewhere: without chance in it, a run can be repeated.
         tokio::select! {
             biased;
-            () = self.liveness.turn() => {}
+            never = self.liveness.answer() => match never {},
             () = self.executor.nodes.changed(), if !patient => {}
             () = self.executor.slots.changed(), if !patient => {}
             () = leadership => {}
@@ -204,14 +210,9 @@ fn now(clock: &Clock) -> Now {
 
 /// Waits for the first list of the Nodes, answering probes meanwhile.
 async fn wait_listed(nodes: &Nodes, liveness: &Liveness) {
-    let answering = async {
-        loop {
-            liveness.turn().await;
-        }
-    };
     tokio::select! {
         biased;
         () = nodes.listed() => {}
-        () = answering => {}
+        never = liveness.answer() => match never {},
     }
 }

@@ -88,6 +88,7 @@ pub fn assemble(
             identity,
             fences: 0,
             rebuild: None,
+            withdrawn: Vec::new(),
         },
         clock,
         home: args.node_name.clone(),

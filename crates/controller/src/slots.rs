@@ -9,7 +9,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use reboot_core::annotations::CONTROLLER_MANAGER;
 use reboot_core::ids::parse_version;
-use reboot_core::ledger::{DATA_KEY, Ledger, LedgerState, NAME, Version};
+use reboot_core::ledger::{DATA_KEY, Evidence, Ledger, LedgerState, NAME, Slot, Version};
+use reboot_core::values::LastReboot;
 use reboot_runtime::call::{CallError, call};
 use reboot_runtime::watches::{WatchEvents, watch};
 use tracing::warn;
@@ -18,11 +19,22 @@ use tracing::warn;
 pub(crate) struct Slots {
     api: Api<ConfigMap>,
     state: Option<LedgerState>,
-    /// Whether slots were taken out of `state` since it was read or written.
-    unwritten: bool,
+    /// The slots that were taken out of `state` since it was read or written.
+    freed: Vec<Freed>,
     events: WatchEvents<ConfigMap>,
     /// Whether the list that the watch begins with has it.
     listed: bool,
+}
+
+/// A slot that is taken out of the ledger. Nobody is told before that is written: else it would be said, and counted,
+/// anew with every try.
+pub(crate) struct Freed {
+    /// The slot.
+    pub(crate) slot: Slot,
+    /// What proves that its cycle is over; `None`: its grant was withdrawn.
+    pub(crate) evidence: Option<Evidence>,
+    /// What the agent reported of the cycle.
+    pub(crate) reported: Option<LastReboot>,
 }
 
 impl Slots {
@@ -31,7 +43,7 @@ impl Slots {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
         let events = watch(api.clone(), only);
-        Self { api, state: None, unwritten: false, events, listed: false }
+        Self { api, state: None, freed: Vec::new(), events, listed: false }
     }
 
     /// Waits until it is not as it was last read or written, and forgets it then. Safe to drop and call again.
@@ -78,7 +90,7 @@ impl Slots {
     /// Forgets what is known, so that it is read again.
     pub(crate) fn forget(&mut self) {
         self.state = None;
-        self.unwritten = false;
+        self.freed.clear();
     }
 
     /// The ledger; reads it where it is not known.
@@ -103,23 +115,21 @@ impl Slots {
         Ok(self.state.insert(LedgerState::read(Some(&created))))
     }
 
-    /// Frees a slot in what is known. The next write of the ledger takes that along, or [`Slots::write_back`] does: a
-    /// slot that is freed and spent costs one write instead of two. Should none be made, the slot is settled again.
-    pub(crate) fn free(&mut self, ledger: &Ledger, node: &str) {
-        self.state = Some(LedgerState::Known(ledger.without(node)));
-        self.unwritten = true;
+    /// Frees a slot in what is known. The next write of the ledger takes that along: a slot that is freed and spent costs
+    /// one write instead of two. Should none be made, the slot is settled again.
+    pub(crate) fn free(&mut self, ledger: &Ledger, freed: Freed) {
+        self.state = Some(LedgerState::Known(ledger.without(&freed.slot.node)));
+        self.freed.push(freed);
     }
 
-    /// Writes what no other write has taken along.
-    pub(crate) async fn write_back(&mut self) -> Result<(), CallError> {
-        match self.state.as_ref().and_then(LedgerState::known) {
-            Some(ledger) if self.unwritten => self.replace(&ledger.clone()).await,
-            _ => Ok(()),
-        }
+    /// The ledger, where slots were freed in it that no write has taken along yet.
+    pub(crate) fn unwritten(&self) -> Option<&Ledger> {
+        self.state.as_ref().and_then(LedgerState::known).filter(|_| !self.freed.is_empty())
     }
 
-    /// Replaces the ledger at the version that it carries.
-    pub(crate) async fn replace(&mut self, ledger: &Ledger) -> Result<(), CallError> {
+    /// Replaces the ledger at the version that it carries. Returns the slots that are free with that.
+    pub(crate) async fn replace(&mut self, ledger: &Ledger) -> Result<Vec<Freed>, CallError> {
+        let freed = std::mem::take(&mut self.freed);
         self.forget();
         let map = ConfigMap {
             metadata: ObjectMeta {
@@ -133,7 +143,7 @@ impl Slots {
         };
         let replaced = call("writing the ledger", self.api.replace(NAME, &params(), &map)).await?;
         self.state = Some(LedgerState::read(Some(&replaced)));
-        Ok(())
+        Ok(freed)
     }
 }
 

@@ -49,8 +49,15 @@ impl Liveness {
         Self { asked: watch::Sender::new(None) }
     }
 
-    /// An arm for the main loop's `select!`: completes when a probe has asked, and answers it. Safe to drop and call
+    /// An arm for a loop's `select!` while it waits: answers whoever asks, without ending the wait. Safe to drop and call
     /// again.
+    pub async fn answer(&self) -> Infallible {
+        loop {
+            self.turn().await;
+        }
+    }
+
+    /// Completes when a probe has asked, and answers it. Safe to drop and call again.
     pub async fn turn(&self) {
         // The error means that the sender is gone, and `self` holds one.
         let _ = self.asked.subscribe().wait_for(Option::is_some).await;
