@@ -47,7 +47,7 @@ struct Call {
 #[tokio::test]
 async fn the_api_server_holds_each_account_to_what_is_its_own() {
     let stage = Stage::set().await;
-    let tables = [keys(), rest_of_the_node(), evictions(&stage).await, deletions()];
+    let tables = [keys(), permissions(), rest_of_the_node(), evictions(&stage).await, deletions()];
     let mut wrong = Vec::new();
     for (what, call, answers) in tables.into_iter().flatten() {
         wrong.extend(stage.check(&what, &call, answers).await);
@@ -77,7 +77,8 @@ fn keys() -> Vec<Row> {
     let table = [
         (NEEDED, agent, agent),
         (REQUEST, agent, "yes no no yes yes"),
-        (REBOOT, controller, "yes no no yes yes"),
+        // The value is `now`, which only people write.
+        (REBOOT, "no no no no yes", "yes no no yes yes"),
         (IN_PROGRESS, agent, agent),
         (WAITING, controller, controller),
         (STATUS, agent, agent),
@@ -91,6 +92,21 @@ fn keys() -> Vec<Row> {
         [(format!("set {key}"), value, set), (format!("remove {key}"), none, removed)]
     });
     rows.collect()
+}
+
+/// The controller grants, and only people force. On the Node `forced` stands a person's `now`, on `new` nothing.
+fn permissions() -> Vec<Row> {
+    let controller = "no no no yes yes";
+    let [now, other, none] = [json!("now"), json!("x"), Value::Null];
+    let grant = json!("0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90.81734");
+    let rows = [
+        ("a grant", annotate("node-1", REBOOT, &grant), controller),
+        ("a grant in place of `now`", annotate("forced", REBOOT, &grant), controller),
+        ("another annotation beside `now`", annotate("forced", WAITING, &other), controller),
+        ("an end of `now`", annotate("forced", REBOOT, &none), controller),
+        ("`now` where nothing stands", annotate("new", REBOOT, &now), "no no no no yes"),
+    ];
+    rows.map(|(what, call, answers)| (what.to_owned(), call, answers)).into()
 }
 
 /// Whatever else a Node has. node-1 is bare; node-2 is cordoned, and has one of everything.
@@ -187,7 +203,7 @@ fn delete(path: String) -> Call {
     Call { method: Method::DELETE, path, format: JSON, body: Value::Null }
 }
 
-/// A cluster with the operator's manifests, two Nodes and their pods.
+/// A cluster with the operator's manifests, two Nodes with pods, and two without.
 struct Stage {
     cluster: ControlPlane,
     /// One for each party.
@@ -206,6 +222,8 @@ impl Stage {
                           "finalizers": ["old.example/old"]});
         this.create("nodes", json!({"metadata": bare})).await;
         this.create("nodes", json!({"metadata": full, "spec": {"unschedulable": true, "taints": taints}})).await;
+        this.create("nodes", json!({"metadata": {"name": "forced", "annotations": {(REBOOT): "now"}}})).await;
+        this.create("nodes", json!({"metadata": {"name": "new"}})).await;
         this.create("namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         for (pod, node) in [("pod-1", json!("node-1")), ("pod-2", json!("node-2")), ("pending", Value::Null)] {
             this.create_pod("default", pod, "default", &node).await;
