@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Arg, CommandFactory};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 mod admission;
 mod apply;
@@ -66,6 +66,8 @@ const FILES: [(&str, &[&str]); 5] = [
 ];
 const COMPONENTS: [&str; 2] = ["agent", "controller"];
 const IMAGE_REPO: &str = "ghcr.io/reboot-operator";
+/// The volume with the account's token.
+const ACCOUNT: &str = "serviceaccount";
 
 #[test]
 fn every_file_holds_its_objects_and_there_is_no_other_file() {
@@ -154,7 +156,7 @@ fn no_path_of_the_host_is_writable_and_only_the_agent_has_any() {
     let mut paths = Vec::new();
     for component in COMPONENTS {
         let pod = pod(&workload(component));
-        for volume in list(&pod["volumes"]) {
+        for volume in list(&pod["volumes"]).filter(|volume| volume["name"] != ACCOUNT) {
             let path = volume["hostPath"]["path"].as_str().expect("a volume that is no hostPath");
             assert!(volume["hostPath"]["type"].is_string(), "{path}: without a type a runtime would create it");
             paths.push((component, path.to_owned()));
@@ -168,6 +170,30 @@ fn no_path_of_the_host_is_writable_and_only_the_agent_has_any() {
 }
 
 #[test]
+fn the_tokens_live_for_an_hour() {
+    // 3607 seconds, as in the usual volume, are the one number that the API server takes for a year.
+    let token = json!({"path": "token", "expirationSeconds": 3600});
+    let certificate = json!({"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]});
+    let namespace = json!({"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}});
+    let sources = json!([
+        {"serviceAccountToken": token},
+        {"configMap": certificate},
+        {"downwardAPI": {"items": [namespace]}},
+    ]);
+    let projected = json!({"defaultMode": 0o444, "sources": sources});
+    let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mount = json!({"name": ACCOUNT, "mountPath": path, "readOnly": true});
+    for component in COMPONENTS {
+        let workload = workload(component);
+        let (pod, container) = (pod(&workload), container(&workload));
+        assert_eq!(pod["automountServiceAccountToken"], false, "{component}");
+        let volume = list(&pod["volumes"]).find(|volume| volume["name"] == ACCOUNT);
+        assert_eq!(volume.map(|volume| &volume["projected"]), Some(&projected), "{component}");
+        assert!(list(&container["volumeMounts"]).any(|found| *found == mount), "{component}");
+    }
+}
+
+#[test]
 fn the_containers_have_no_privileges_beyond_the_agents_user_id() {
     for component in COMPONENTS {
         let pod = pod(&workload(component));
@@ -176,7 +202,7 @@ fn the_containers_have_no_privileges_beyond_the_agents_user_id() {
         }
         let context = &container(&workload(component))["securityContext"];
         let effective = |key: &str| if context[key].is_null() { &pod["securityContext"][key] } else { &context[key] };
-        assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{component}");
+        assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{component}");
         assert_eq!(context["allowPrivilegeEscalation"], false, "{component}");
         assert_eq!(context["readOnlyRootFilesystem"], true, "{component}");
         assert_ne!(context["privileged"], true, "{component}");
