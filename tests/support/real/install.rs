@@ -38,7 +38,7 @@ pub struct Install {
     pub controllers: usize,
     /// The URL at which all of the operator finds the API server, other than where pods find it.
     pub server: Option<String>,
-    /// How many seconds the tokens of the operator's pods live; an hour is usual, and ten minutes the least.
+    /// How many seconds the tokens of the operator's pods live; `None` is the hour of the manifests, and ten minutes are the least.
     pub token_seconds: Option<u32>,
 }
 
@@ -121,7 +121,7 @@ fn patch(kind: &str, name: &str, operations: &Value) -> Value {
     json!({"target": {"kind": kind, "name": name}, "patch": operations.to_string()})
 }
 
-/// Mounts one more volume into the only container of a program. Merged, for the list of volumes need not be there yet.
+/// Mounts a volume into the only container of a program; merged, so that it takes the place of one of the same name.
 fn volume((kind, name): (&str, &str), path: &str, source: &Value) -> Value {
     let called = path.rsplit('/').next();
     let mut volume = source.clone();
@@ -149,7 +149,7 @@ fn way(server: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"kubeconfig": kubeconfig.to_string()}})
 }
 
-/// What Kubernetes mounts into every pod, with a token that lives for so long.
+/// What the manifests mount into every pod, with a token that lives for so long.
 fn account(seconds: u32) -> Value {
     let namespace = json!({"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}});
     let sources = json!([
