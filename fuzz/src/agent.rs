@@ -8,7 +8,7 @@ use reboot_core::annotations as key;
 use reboot_core::drain::{Attachments, Budgets, PodRef, PodView, Rules};
 use reboot_core::node::NodeView;
 use reboot_core::step::{
-    Action, Engine, HostView, Memory, OnDrainBlocked, OnDrainTimeout, Policy, Situation, Step, step,
+    Action, Engine, HostView, Memory, OnDrainBlocked, OnDrainTimeout, Policy, ShutdownLock, Situation, Step, step,
 };
 use reboot_core::values::{Field, Phase};
 
@@ -68,6 +68,7 @@ fn host(cluster: &Cluster<'_>) -> HostView {
         budgets: Budgets((!cluster.says("unlisted")).then(Vec::new)),
         attachments: Attachments((!cluster.says("unlisted")).then(Vec::new)),
         preparing_for_shutdown: cluster.says("shutdown").then_some(true).or(cluster.says("steady").then_some(false)),
+        lock: ShutdownLock::Free,
         other_manager: None,
     }
 }

@@ -103,9 +103,7 @@ impl Logind {
             Ok(manager) => manager,
             Err(error) => return RebootReply::Unreachable(printable(&format!("connecting to the bus: {error}"))),
         };
-        let holders = self.blockers(&manager, &["block"]).await;
-        if !holders.is_empty() {
-            let message = format!("a lock blocks the shutdown{holders}");
+        if let Some(message) = self.lock_on(&manager).await {
             return RebootReply::Refused { name: BLOCKED.to_owned(), message };
         }
         let mut answer = self.bus.within(manager.call_method("RebootWithFlags", &CHECK_INHIBITORS)).await;
@@ -121,6 +119,13 @@ impl Logind {
             },
             reply => reply,
         }
+    }
+
+    /// Who holds a lock that blocks shutdowns, in words; `None`: nobody, or logind does not say.
+    pub async fn lock(&self) -> Option<String> {
+        let manager =
+            self.manager().await.inspect_err(|error| tracing::debug!(%error, "logind cannot be asked")).ok()?;
+        self.lock_on(&manager).await
     }
 
     /// Whether logind has begun to shut the machine down. `None`: not known.
@@ -154,6 +159,11 @@ impl Logind {
         let path: OwnedObjectPath = self.bus.within(systemd.call("GetUnit", &unit)).await?;
         let unit = bus::object(&connection, SYSTEMD_SERVICE, path.as_str(), SYSTEMD_UNIT).await?;
         self.bus.within(unit.get_property("ActiveState")).await
+    }
+
+    async fn lock_on(&self, manager: &Proxy<'_>) -> Option<String> {
+        let holders = self.blockers(manager, &["block"]).await;
+        (!holders.is_empty()).then(|| format!("a lock blocks the shutdown{holders}"))
     }
 
     /// Who holds a lock of these modes on shutdowns, as the end of a sentence; empty when nobody does or logind does not say.

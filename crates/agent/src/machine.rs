@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::BoxFuture;
 use reboot_core::drain::{Attachments, Budgets, PodView};
 use reboot_core::ids::BootId;
-use reboot_core::step::{Engine, HostView, LogindReply};
+use reboot_core::step::{Engine, HostView, LogindReply, ShutdownLock};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -29,6 +29,10 @@ pub trait Host: Send + Sync {
     fn uptime(&self) -> Result<Duration>;
     /// Asks update_engine and logind as of now. What update_engine says is shown in `heard` as well.
     fn ask<'a>(&'a self, heard: &'a watch::Sender<EngineState>) -> BoxFuture<'a, Asked>;
+    /// Asks logind who holds a lock that blocks shutdowns, in words; `None`: nobody, or logind does not say.
+    fn lock(&self) -> BoxFuture<'static, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Asks logind to reboot the machine.
     fn reboot(&self) -> BoxFuture<'_, RebootReply>;
 }
@@ -56,6 +60,11 @@ impl Host for RealHost {
         Box::pin(async { tokio::join!(self.engine.ask_into(heard), self.logind.preparing_for_shutdown()) })
     }
 
+    fn lock(&self) -> BoxFuture<'static, Option<String>> {
+        let logind = self.logind.clone();
+        Box::pin(async move { logind.lock().await })
+    }
+
     fn reboot(&self) -> BoxFuture<'_, RebootReply> {
         Box::pin(self.logind.reboot())
     }
@@ -73,8 +82,8 @@ pub struct Machine {
     other_manager: Option<String>,
 }
 
-/// The pods, budgets and volumes that a drain deals with, as far as they are known.
-#[derive(Clone, Debug, Default)]
+/// The pods, budgets and volumes that a drain deals with, as far as they are known, and who holds the reboot up.
+#[derive(Clone, Debug)]
 pub struct Workload {
     /// The pods on it; `None` while they are not known.
     pub pods: Option<Vec<PodView>>,
@@ -82,6 +91,8 @@ pub struct Workload {
     pub budgets: Budgets,
     /// The volumes attached to it.
     pub attachments: Attachments,
+    /// Whether a lock blocks shutdowns.
+    pub lock: ShutdownLock,
 }
 
 impl Machine {
@@ -125,6 +136,11 @@ impl Machine {
         self.view_with(sort_engine(engine), workload, *preparing)
     }
 
+    /// Asks logind for locks, for [`Workload::lock`].
+    pub fn lock(&self) -> BoxFuture<'static, Option<String>> {
+        self.host.lock()
+    }
+
     /// Asks update_engine and logind, for [`Machine::fresh_view`].
     pub async fn ask(&self) -> Asked {
         self.host.ask(&self.heard).await
@@ -150,6 +166,7 @@ impl Machine {
             pods: workload.pods,
             budgets: workload.budgets,
             attachments: workload.attachments,
+            lock: workload.lock,
             preparing_for_shutdown: preparing,
             other_manager: self.other_manager.clone(),
         }

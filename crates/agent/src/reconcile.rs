@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reboot_core::annotations::NodePatch;
 use reboot_core::backoff;
 use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
-use reboot_core::step::{Action, HostView, Memory, Note, Policy, Situation, Step, step, watches};
+use reboot_core::step::{Action, HostView, Memory, Note, Policy, ShutdownLock, Situation, Step, step, watches};
 use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
@@ -75,6 +76,13 @@ struct State {
 struct Watching {
     pods: Option<(Watched<Pod, PodView>, Watched<PodDisruptionBudget, BudgetView>)>,
     volumes: Option<Volumes>,
+    lock: Option<Lock>,
+}
+
+/// logind's word on locks: asked for once.
+enum Lock {
+    Asking(BoxFuture<'static, Option<String>>),
+    Answered(Option<String>),
 }
 
 impl Reconciler {
@@ -155,7 +163,7 @@ impl Reconciler {
     fn watch(&self, node: &NodeView, host: &HostView, state: &mut State) {
         let (memory, policy, now) = (&state.memory, &self.policy, self.now());
         let wanted = watches(&Situation { node, host, memory, policy, fresh: false, now });
-        let Watching { pods, volumes } = &mut state.watched;
+        let Watching { pods, volumes, lock } = &mut state.watched;
         if wanted.pods {
             pods.get_or_insert_with(|| (self.pods.watch(), self.pods.watch_budgets()));
         } else {
@@ -165,6 +173,11 @@ impl Reconciler {
             volumes.get_or_insert_with(|| self.pods.watch_volumes());
         } else {
             *volumes = None;
+        }
+        if wanted.lock {
+            lock.get_or_insert_with(|| Lock::Asking(self.machine.lock()));
+        } else {
+            *lock = None;
         }
     }
 
@@ -333,12 +346,17 @@ impl Watching {
             pods: pods.flatten(),
             budgets: Budgets(budgets.flatten()),
             attachments: self.volumes.as_ref().map(Volumes::values).unwrap_or_default(),
+            lock: match &self.lock {
+                Some(Lock::Answered(Some(words))) => ShutdownLock::Held(words.clone()),
+                Some(Lock::Answered(None)) => ShutdownLock::Free,
+                Some(Lock::Asking(_)) | None => ShutdownLock::Unknown,
+            },
         }
     }
 
     /// Waits until one of them shows something new. Safe to drop and call again.
     async fn changed(&mut self) {
-        let Self { pods, volumes } = self;
+        let Self { pods, volumes, lock } = self;
         let pods_or_budgets = async {
             match pods {
                 Some((pods, budgets)) => tokio::select! {
@@ -355,10 +373,20 @@ impl Watching {
                 None => std::future::pending().await,
             }
         };
+        let answered = async {
+            match lock {
+                Some(Lock::Asking(asking)) => {
+                    let words = asking.await;
+                    *lock = Some(Lock::Answered(words));
+                }
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = pods_or_budgets => {}
             () = volumes => {}
+            () = answered => {}
         }
     }
 }

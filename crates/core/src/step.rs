@@ -74,6 +74,17 @@ pub enum Engine {
     Otherwise,
 }
 
+/// Whether somebody holds a lock that blocks shutdowns, on which logind refuses a reboot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShutdownLock {
+    /// logind was not asked, or has not answered yet.
+    Unknown,
+    /// Nobody does, or logind does not say.
+    Free,
+    /// Somebody does; these words name the holder.
+    Held(String),
+}
+
 /// What the agent knows of its host.
 #[derive(Clone, Debug)]
 pub struct HostView {
@@ -93,6 +104,8 @@ pub struct HostView {
     pub attachments: Attachments,
     /// logind's `PreparingForShutdown`; `None`: it was not asked, or does not answer.
     pub preparing_for_shutdown: Option<bool>,
+    /// Whether a lock blocks shutdowns; asked where [`Watches::lock`] wants it.
+    pub lock: ShutdownLock,
     /// Another reboot manager that is active on this machine.
     pub other_manager: Option<String>,
 }

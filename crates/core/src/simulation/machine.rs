@@ -10,7 +10,7 @@ use super::world::World;
 use crate::audit::Actor;
 use crate::drain::{Attachment, Attachments, Budgets, Claim, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
-use crate::step::{Engine, EvictReply, HostView, LogindReply};
+use crate::step::{Engine, EvictReply, HostView, LogindReply, ShutdownLock};
 
 pub(super) struct Machine {
     pub(super) boot: BootId,
@@ -124,6 +124,7 @@ impl Machine {
             budgets,
             attachments,
             preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
+            lock: ShutdownLock::Free,
             other_manager: None,
         }
     }

@@ -1,26 +1,28 @@
-//! Before the cordon: whether a drain of this node could end, as things stand.
+//! Before the cordon: whether a drain of this node could end, and a reboot follow it, as things stand.
 //!
 //! A node that is cordoned and then waits for a budget uses its slot up and keeps the others waiting, for nothing. So the
 //! agent looks at its pods and the budgets over them as soon as it sees the grant, with the very watches of the drain.
+//! And where somebody's lock blocks shutdowns, every drain would be in vain, again and again.
 
 use std::time::Duration;
 
-use super::{OnDrainBlocked, OnDrainTimeout, Situation};
+use super::{OnDrainBlocked, OnDrainTimeout, ShutdownLock, Situation};
 use crate::drain::{BudgetView, Guard, Health, PodView};
 use crate::ids::GrantId;
 use crate::reason::EndReason;
 
 /// What the look brought.
 pub(super) enum Finding {
-    /// Nothing is known that would hold the drain up.
+    /// Nothing is known that would hold the drain up, or the reboot.
     Clear,
-    /// The pods or the budgets are not listed yet; for how long that is waited for.
+    /// The pods or the budgets are not listed yet, or logind has not answered; for how long that is waited for.
     Unseen(Duration),
-    /// The drain could not end now, for this reason, in these words.
+    /// The drain could not end now, or the reboot not follow, for this reason, in these words.
     Blocked(EndReason, String),
 }
 
-/// How long the first lists are waited for. They come within moments, where they come at all; without them the drain begins.
+/// How long the first lists and logind are waited for. They come within moments, where they come at all; without them the
+/// drain begins.
 const LISTING: Duration = Duration::from_secs(2);
 
 /// A budget that has as many healthy pods as it needs and no more: a pod was evicted from another node, or fails, and
@@ -38,13 +40,18 @@ pub(super) fn is_due(s: &Situation<'_>) -> bool {
     s.policy.on_drain_blocked == OnDrainBlocked::GiveUp && Some(id.boot) == s.host.boot && !over
 }
 
-/// Looks whether the drain under this grant could end.
+/// Looks whether the drain under this grant could end, and a reboot follow it.
 pub(super) fn look(s: &Situation<'_>, id: GrantId) -> Finding {
     if s.policy.on_drain_blocked == OnDrainBlocked::Drain {
         return Finding::Clear;
     }
     let seen = s.memory.granted_at(id).unwrap_or(s.now.mono);
     let left = seen.saturating_add(LISTING).saturating_sub(s.now.mono);
+    match &s.host.lock {
+        ShutdownLock::Held(words) => return Finding::Blocked(EndReason::RebootRefused, words.clone()),
+        ShutdownLock::Unknown if !left.is_zero() => return Finding::Unseen(left),
+        ShutdownLock::Unknown | ShutdownLock::Free => {}
+    }
     match &s.host.pods {
         Some(pods) if s.host.budgets.0.is_some() || left.is_zero() => judge(s, pods),
         None if left.is_zero() => Finding::Clear,

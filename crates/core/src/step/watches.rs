@@ -12,6 +12,8 @@ pub struct Watches {
     pub pods: bool,
     /// Every `VolumeAttachment`: the API server cannot select those of one node.
     pub volumes: bool,
+    /// Whether a lock blocks shutdowns. logind is asked once, when this begins.
+    pub lock: bool,
 }
 
 /// Decides what to watch.
@@ -20,8 +22,9 @@ pub struct Watches {
 /// Volumes only at the end of a drain, once the pods are gone, and only where one of these had a claim.
 pub fn watches(s: &Situation<'_>) -> Watches {
     let Some(progress) = s.node.in_progress.get().filter(|progress| Some(progress.id.boot) == s.host.boot) else {
-        return Watches { pods: preflight::is_due(s), volumes: false };
+        let due = preflight::is_due(s);
+        return Watches { pods: due, volumes: false, lock: due };
     };
     let over = || matches!(drain::stage(s), Stage::Done(_) | Stage::Detaching(..));
-    Watches { pods: true, volumes: progress.phase == Phase::Draining && volumes::matter(s) && over() }
+    Watches { pods: true, volumes: progress.phase == Phase::Draining && volumes::matter(s) && over(), lock: false }
 }

@@ -12,7 +12,7 @@ use reboot_core::ids::BootId;
 use reboot_core::ledger::{Ledger, LedgerState};
 use reboot_core::quota::Quota;
 use reboot_core::selector::Selector;
-use reboot_core::step::{Engine, HostView, Memory};
+use reboot_core::step::{Engine, HostView, Memory, ShutdownLock};
 
 use super::api::{ApiNode, Map, Refused};
 use super::mutation::Mutation;
@@ -279,6 +279,7 @@ impl State {
             budgets: Budgets(Some(Vec::new())),
             attachments: Attachments(Some(Vec::new())),
             preparing_for_shutdown: fresh.then_some(machine.going_down),
+            lock: ShutdownLock::Free,
             other_manager: None,
         }
     }

@@ -13,8 +13,9 @@ fn granted(more: &str) -> Scene {
 /// Checks that the grant is given back before anything is cordoned, and in which words.
 #[track_caller]
 fn check_gives_back(scene: &Scene, reason: &str, detail: &str) {
-    let until = "request:person@01T12:00:15Z";
-    check_scene(scene, &format!("write GaveBack:7:{reason} {until} -reboot -in-progress"));
+    // Budgets open by themselves; a lock is as long-lived as what it protects.
+    let until = if reason == "RebootRefused" { "12:01" } else { "12:00:15Z" };
+    check_scene(scene, &format!("write GaveBack:7:{reason} request:person@01T{until} -reboot -in-progress"));
     let Action::Write(patch, Some(note)) = scene.step().action else { panic!("a note") };
     assert_eq!(patch.unschedulable(), None);
     assert!(note.warning && note.text.ends_with(detail), "{note:?}");
@@ -30,6 +31,24 @@ fn a_grant_is_taken_up_once_pods_and_budgets_are_listed_and_nothing_blocks() {
     check_scene(&granted("pods=web/a+b+ds@"), BEGINS);
     check_scene(&granted("pods=web/a budgets=web:1:7"), BEGINS);
     check_scene(&granted("pods=web/a budgets=web:1:7:9999"), BEGINS);
+}
+
+#[test]
+fn a_lock_that_blocks_shutdowns_gives_the_grant_back_before_anything_is_cordoned() {
+    let held = granted("pods=web/a lock=held");
+    check_gives_back(&held, "RebootRefused", "held");
+}
+
+#[test]
+fn logind_is_asked_for_locks_from_the_grant_on_and_holds_no_drain_up() {
+    let unknown = granted("pods=web/a lock=unknown");
+    check_scene(&unknown, "wait");
+    check_wake(&unknown, Some(2));
+    check_scene(&unknown.after(2), BEGINS);
+    let asked = |words: &str| watches(&scene(words).situation()).lock;
+    assert!(asked("asks granted=7 preflight"));
+    assert!(!asked("asks granted=7 draining=7 preflight"));
+    assert!(!asked("asks preflight"));
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(super) fn scene(words: &str) -> Scene {
         budgets: Budgets(Some(Vec::new())),
         attachments: Attachments::default(),
         preparing_for_shutdown: Some(false),
+        lock: ShutdownLock::Free,
         other_manager: None,
     };
     let mut scene = Scene {
@@ -170,6 +171,8 @@ impl Scene {
             ("no-volumes", _) => self.policy.drain.wait_for_volumes = Duration::ZERO,
             ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
             ("no-logind", _) => host.preparing_for_shutdown = None,
+            ("lock", "unknown") => host.lock = ShutdownLock::Unknown,
+            ("lock", held) => host.lock = ShutdownLock::Held(held.into()),
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
             ("stale", _) => self.fresh = false,

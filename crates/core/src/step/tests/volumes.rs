@@ -30,7 +30,7 @@ fn check_awaits(scene: &Scene, status: &str, seconds: u64) {
 /// Checks whether volumes are watched.
 #[track_caller]
 fn check_watched(scene: &Scene, expected: bool) {
-    assert_eq!(watches(&scene.situation()), Watches { pods: true, volumes: expected });
+    assert_eq!(watches(&scene.situation()), Watches { pods: true, volumes: expected, lock: false });
 }
 
 #[test]
