@@ -22,8 +22,8 @@ use crate::site::Site;
 
 /// The operator's accounts, in the words of the audit log.
 const ACCOUNTS: &str = "system:serviceaccount:reboot-operator:";
-/// The longest that one claim may take: some wait for the drain's own pauses.
-const CLAIM_LIMIT: Duration = Duration::from_mins(4);
+/// The longest that one claim may take: longer than any one wait in it, which says more when it fails.
+const CLAIM_LIMIT: Duration = Duration::from_mins(6);
 
 /// A claim: what is done to a node and what must come of it. Returns how often the node has rebooted in the end.
 pub(crate) type Claim = for<'a> fn(Site<'a>) -> LocalBoxFuture<'a, usize>;

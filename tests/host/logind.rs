@@ -107,6 +107,7 @@ async fn a_refusal_for_a_lock_names_who_holds_it() {
     }
     let (_, message) = node.refused("org.freedesktop.DBus.Error.Failed", "No").await;
     assert_eq!(message, "No");
+    assert_eq!(node.logind.lock().await, None, "none of these blocks for sure");
 }
 
 /// Before systemd 257 logind lets root pass root's own locks.
@@ -121,6 +122,8 @@ async fn a_lock_that_logind_would_let_us_pass_stops_us_too() {
     };
     assert_eq!(node.logind.reboot().await, refused);
     assert_eq!(node.fake.requests(), 0, "logind is not even asked");
+    let words = "a lock blocks the shutdown; held by backup (copies the disk)";
+    assert_eq!(node.logind.lock().await.as_deref(), Some(words), "and that is known before a drain");
 }
 
 #[tokio::test]
@@ -164,6 +167,7 @@ async fn a_request_that_reaches_nobody_is_unreachable() {
     node.bus.kill().unwrap();
     let why = unreachable(node.logind.reboot().await);
     assert!(why.starts_with("connecting to the bus: "), "{why}");
+    assert_eq!(node.logind.lock().await, None);
     let nowhere = Logind::new(reboot_agent::bus::Bus::new(Some("nonsense".to_owned())));
     let why = unreachable(nowhere.reboot().await);
     assert!(why.starts_with("connecting to the bus: "), "{why}");

@@ -17,7 +17,7 @@ use crate::{
 async fn a_reboot_that_is_refused_or_comes_to_nothing_is_said_and_put_off() {
     let claims = claims![
         a_refusal_by_logind_is_told_in_its_own_words,
-        a_lock_on_shutdowns_is_named_with_its_holder_and_logind_is_not_called,
+        a_lock_on_shutdowns_is_named_with_its_holder_and_nothing_is_drained_for_it,
         a_lost_reply_is_no_failure,
         a_call_that_hangs_is_made_again_and_cannot_be_taken_back,
         a_restarted_agent_calls_again,
@@ -41,13 +41,16 @@ async fn a_refusal_by_logind_is_told_in_its_own_words(site: Site<'_>) -> usize {
     1
 }
 
-async fn a_lock_on_shutdowns_is_named_with_its_holder_and_logind_is_not_called(site: Site<'_>) -> usize {
+async fn a_lock_on_shutdowns_is_named_with_its_holder_and_nothing_is_drained_for_it(site: Site<'_>) -> usize {
+    site.anchor().await;
     let logind = site.machine.logind();
     let (who, why) = ("Package Manager".to_owned(), "writing the boot loader".to_owned());
     logind.inhibitors(vec![Inhibitor { what: "shutdown:sleep".to_owned(), who, why, mode: "block".to_owned() }]);
     is_given_back(site, &["a lock blocks the shutdown", "Package Manager", "writing the boot loader"]).await;
+    assert!(!site.anchor_is_evicted().await);
     assert_eq!(logind.requests(), 0);
     logind.inhibitors(Vec::new());
+    site.release().await;
     site.force().await;
     site.until_rebooted().await;
     1

@@ -101,6 +101,11 @@ impl<'a> Site<'a> {
         self.pods().create(&PostParams::default(), &pod).await.unwrap();
     }
 
+    /// Whether a drain has come to the anchor.
+    pub(crate) async fn anchor_is_evicted(self) -> bool {
+        self.pods().get(&self.anchor_name()).await.unwrap().metadata.deletion_timestamp.is_some()
+    }
+
     /// Waits until a drain has come to the anchor, and holds.
     pub(crate) async fn until_anchored(self) -> NodeSeen {
         let evicted = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());

@@ -32,8 +32,9 @@ use crate::site::Site;
 
 /// The longest wait for one thing: an idle machine needs seconds, a busy one may need much longer.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
-/// The longest that one claim may take: some wait for the operator's own patience of a minute.
-const CLAIM_LIMIT: Duration = Duration::from_mins(4);
+/// The longest that one claim may take: some wait for the operator's own patience of a minute. Longer than any one
+/// wait in it, which says more when it fails.
+const CLAIM_LIMIT: Duration = Duration::from_mins(6);
 /// Where the operator's own objects are.
 pub(crate) const NAMESPACE: &str = "reboot-operator";
 /// The accounts of the operator, in the words of the audit log.
