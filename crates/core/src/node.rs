@@ -9,6 +9,9 @@ use crate::annotations as key;
 use crate::ids::{BootId, GrantId};
 use crate::values::{Answer, Field, InProgress, LastReboot, Permission, Waiting, printable, read_json, read_words};
 
+/// The label of a node that runs the control plane, whatever its value is.
+pub(crate) const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
 /// Who owns `spec.unschedulable`, by the Node's managedFields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CordonOwner {
@@ -62,6 +65,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// Whether it runs the control plane.
+    pub fn is_control_plane(&self) -> bool {
+        self.labels.contains_key(CONTROL_PLANE)
+    }
+
     /// The agent's answer, when it is of this protocol.
     pub fn compatible_request(&self) -> Option<&crate::values::Request> {
         self.request.get().and_then(Answer::compatible)

@@ -52,6 +52,11 @@ pub enum WaitReason {
         /// The node that uses it up without getting on, and how, where one does.
         blocker: Option<(String, String)>,
     },
+    /// Another control-plane node is out of service.
+    ControlPlane {
+        /// That node, and how.
+        blocker: (String, String),
+    },
     /// The ledger holds as many slots as an object can.
     SlotsCapped,
     /// The ledger of slots is missing or malformed and is being rebuilt.
@@ -63,7 +68,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every code, for the metric that counts waiting nodes by reason.
-    pub const CODES: [&'static str; 12] = [
+    pub const CODES: [&'static str; 13] = [
         "Paused",
         "NotSelected",
         "NoAgent",
@@ -74,6 +79,7 @@ impl WaitReason {
         "GrantRemoved",
         "QuotaZero",
         "QuotaUsed",
+        "ControlPlane",
         "SlotsCapped",
         "LedgerLost",
     ];
@@ -91,6 +97,7 @@ impl WaitReason {
             Self::GrantRemoved { .. } => "GrantRemoved",
             Self::QuotaZero => "QuotaZero",
             Self::QuotaUsed { .. } => "QuotaUsed",
+            Self::ControlPlane { .. } => "ControlPlane",
             Self::SlotsCapped => "SlotsCapped",
             Self::LedgerLost { .. } => "LedgerLost",
         }
@@ -99,7 +106,7 @@ impl WaitReason {
     /// The node that stands in the way, where one does.
     pub fn blocker(&self) -> Option<&str> {
         match self {
-            Self::QuotaUsed { blocker: Some((node, _)), .. } => Some(node),
+            Self::QuotaUsed { blocker: Some((node, _)), .. } | Self::ControlPlane { blocker: (node, _) } => Some(node),
             _ => None,
         }
     }
@@ -138,6 +145,9 @@ impl fmt::Display for WaitReason {
             Self::QuotaUsed { limit, blocker: None } => write!(f, "the quota of {limit} is used; its turn will come"),
             Self::QuotaUsed { limit, blocker: Some((node, state)) } => {
                 write!(f, "the quota of {limit} is used: {node} {state}")
+            }
+            Self::ControlPlane { blocker: (node, state) } => {
+                write!(f, "control-plane nodes go one at a time: {node} {state}")
             }
             Self::SlotsCapped => write!(f, "the ledger is full: {} slots", crate::ledger::MOST_SLOTS),
             Self::LedgerLost { why } => write!(f, "the ledger of slots is being rebuilt: {why}"),
@@ -260,6 +270,8 @@ mod tests {
         check(&used(None), false, "the quota of 3 is used; its turn will come");
         let blocker = Some(("n1".to_owned(), "is not Ready".to_owned()));
         check(&used(blocker), false, "the quota of 3 is used: n1 is not Ready");
+        let beside = WaitReason::ControlPlane { blocker: ("cp-2".to_owned(), "is not Ready".to_owned()) };
+        check(&beside, false, "control-plane nodes go one at a time: cp-2 is not Ready");
         check(&WaitReason::SlotsCapped, true, "the ledger is full: 2000 slots");
         check(&WaitReason::LedgerLost { why: why() }, true, "the ledger of slots is being rebuilt: why");
     }

@@ -13,6 +13,7 @@ mod world;
 
 use std::time::Duration;
 
+use crate::audit::Actor;
 use crate::ids::BootId;
 use crate::step::{Engine, OnDrainBlocked, OnDrainTimeout};
 use world::World;
@@ -150,6 +151,28 @@ fn a_node_that_a_budget_blocks_is_not_cordoned_and_starves_nobody() {
         assert!(views.all(|node| !node.unschedulable), "seed {seed}: cordoned for nothing");
         world.budget.set_never(false);
         settle(&mut world, |world| left_over(world, &asked)).unwrap();
+    }
+}
+
+/// Without faults, and with a quota that would let all go at once.
+#[test]
+fn control_plane_nodes_reboot_one_after_the_other() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, false);
+        world.heal();
+        world.plan_policy.quota = "100%".parse().unwrap();
+        for host in 0..world.hosts.len() {
+            world.hosts[host].control_plane = true;
+            world.set_node(Actor::Machine, host, None);
+            world.register(host);
+            world.person_asks(host);
+        }
+        let asked: Vec<_> = (0..world.hosts.len()).map(|host| asks(&world, host)).collect();
+        let left = |world: &World| {
+            assert!(world.read_ledger().slots().len() <= 1, "seed {seed}: {:?}", world.read_ledger());
+            left_over(world, &asked)
+        };
+        settle(&mut world, left).unwrap();
     }
 }
 

@@ -23,25 +23,33 @@ const BRIEF: Duration = Duration::from_secs(30);
 /// Unavailable are the selected nodes that hold a slot, are not Ready, or are unschedulable, whoever did it. A node may
 /// be granted when the slots with it stay within the quota, and so do the unavailable nodes with it; unless they are
 /// above the quota without it already and it is one of them: rebooting a node that is down costs nothing more.
+///
+/// Control-plane nodes go one at a time whatever the quota is, so that etcd keeps its quorum: none is granted while
+/// another one, selected or not, holds a slot, is not Ready, or is unschedulable. Like the count of the unavailable nodes
+/// this rests on the view. The ledger knows no labels, so that the write of a slot checks the number of slots alone.
 #[derive(Debug)]
 pub struct Capacity {
     limit: usize,
     lost: Option<String>,
-    slots: usize,
+    /// Whoever holds a slot, by this plan included.
+    taken: BTreeSet<String>,
     unavailable: BTreeSet<String>,
     held: BTreeMap<String, Slot>,
     /// What is wrong with nodes that hold a slot.
     held_down: BTreeMap<String, &'static str>,
     /// What is wrong with nodes that hold none, and from when on they are named.
     idle_down: BTreeMap<String, (&'static str, Option<Timestamp>)>,
+    /// The control-plane nodes, selected or not, and what is wrong with each.
+    control_plane: BTreeMap<String, Option<&'static str>>,
 }
 
 impl Capacity {
     /// The capacity of this view.
     pub fn of(view: &ClusterView<'_>, policy: &Policy) -> Self {
         let selected = || view.nodes.iter().filter(|node| policy.selector.matches(&node.labels));
-        let slots = view.ledger.slots();
-        let held: BTreeMap<String, Slot> = slots.iter().map(|slot| (slot.node.clone(), slot.clone())).collect();
+        let slots = view.ledger.slots().iter();
+        let held: BTreeMap<String, Slot> = slots.map(|slot| (slot.node.clone(), slot.clone())).collect();
+        let control_plane = view.nodes.iter().filter(|node| node.is_control_plane());
         let is_unavailable = |node: &&NodeView| held.contains_key(&node.name) || down(node).is_some();
         Self {
             limit: policy.quota.limit(selected().count()),
@@ -49,7 +57,7 @@ impl Capacity {
                 LedgerState::Lost(lost) => Some(lost.why.clone()),
                 LedgerState::Known(_) => None,
             },
-            slots: slots.len(),
+            taken: held.keys().cloned().collect(),
             unavailable: selected().filter(is_unavailable).map(|node| node.name.clone()).collect(),
             idle_down: selected()
                 .filter(|node| !held.contains_key(&node.name))
@@ -61,6 +69,7 @@ impl Capacity {
                 .filter(|node| held.contains_key(&node.name))
                 .filter_map(|node| Some((node.name.clone(), down(node)?)))
                 .collect(),
+            control_plane: control_plane.map(|node| (node.name.clone(), down(node))).collect(),
             held,
         }
     }
@@ -72,15 +81,13 @@ impl Capacity {
 
     /// The slots taken.
     pub fn slots(&self) -> usize {
-        self.slots
+        self.taken.len()
     }
 
     /// Counts the slot that a node in progress will get before anything is granted.
     pub(super) fn adopt(&mut self, node: &str) {
-        if !self.held.contains_key(node) {
-            self.slots += 1;
-            self.unavailable.insert(node.to_owned());
-        }
+        self.taken.insert(node.to_owned());
+        self.unavailable.insert(node.to_owned());
     }
 
     /// Takes a slot for the node, or says why there is none.
@@ -91,14 +98,17 @@ impl Capacity {
         if self.limit == 0 {
             return Err(WaitReason::QuotaZero);
         }
-        if self.slots >= MOST_SLOTS {
+        if self.slots() >= MOST_SLOTS {
             return Err(WaitReason::SlotsCapped);
         }
         let with_it = self.unavailable.len() + usize::from(!self.unavailable.contains(node));
-        if self.slots >= self.limit || with_it > self.limit.max(self.unavailable.len()) {
+        if self.slots() >= self.limit || with_it > self.limit.max(self.unavailable.len()) {
             return Err(WaitReason::QuotaUsed { limit: self.limit, blocker: self.blocker(node, now) });
         }
-        self.slots += 1;
+        if let Some(blocker) = self.other_control_plane(node, now) {
+            return Err(WaitReason::ControlPlane { blocker });
+        }
+        self.taken.insert(node.to_owned());
         self.unavailable.insert(node.to_owned());
         Ok(())
     }
@@ -106,13 +116,31 @@ impl Capacity {
     /// The node that keeps the quota in use without getting on, seen from another node. While the slots alone use it up,
     /// a node without one is not the reason.
     fn blocker(&self, from: &str, now: Now) -> Option<(String, String)> {
-        let stuck = self.held.values().find(|slot| until(alarm_at(slot), now).is_none());
+        let stuck = self.held.values().find(|slot| is_stuck(slot, now));
         let idle = || {
             let mut named =
                 self.idle_down.iter().filter(|(node, (_, at))| *node != from && at.is_none_or(|at| at <= now.wall));
             named.next().map(|(node, (state, _))| (node.clone(), (*state).to_owned()))
         };
-        stuck.map(|slot| (slot.node.clone(), self.hold(slot))).or_else(|| idle().filter(|_| self.slots < self.limit))
+        stuck.map(|slot| (slot.node.clone(), self.hold(slot))).or_else(|| idle().filter(|_| self.slots() < self.limit))
+    }
+
+    /// The control-plane node that keeps this one from going, and how; `None` where this is none of them.
+    fn other_control_plane(&self, from: &str, now: Now) -> Option<(String, String)> {
+        if !self.control_plane.contains_key(from) {
+            return None;
+        }
+        let mut others = self.control_plane.iter().filter(|(node, _)| *node != from);
+        others.find_map(|(node, down)| Some((node.clone(), self.out_of_service(node, *down, now)?)))
+    }
+
+    /// How a node is out of service, if it is. While it reboots as it should these are the same words throughout.
+    fn out_of_service(&self, node: &str, down: Option<&str>, now: Now) -> Option<String> {
+        if !self.taken.contains(node) {
+            return down.map(str::to_owned);
+        }
+        let stuck = self.held.get(node).filter(|slot| is_stuck(slot, now));
+        Some(stuck.map_or_else(|| "holds a slot".to_owned(), |slot| self.hold(slot)))
     }
 
     fn hold(&self, slot: &Slot) -> String {
@@ -129,6 +157,10 @@ impl Capacity {
 
 fn alarm_at(slot: &Slot) -> Timestamp {
     slot.since.checked_add(LONG).unwrap_or(Timestamp::MAX)
+}
+
+fn is_stuck(slot: &Slot, now: Now) -> bool {
+    until(alarm_at(slot), now).is_none()
 }
 
 /// A cordon is no brief affair.

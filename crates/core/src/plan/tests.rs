@@ -86,6 +86,7 @@ fn node(text: &str) -> NodeView {
             ("cordoned", _) => cordoned = true,
             ("otherboot", _) => boot = OTHER_BOOT,
             ("control", _) => labels["role"] = json!("control"),
+            ("cp", _) => labels["node-role.kubernetes.io/control-plane"] = json!(""),
             other => panic!("no such word: {other:?}"),
         }
     }
@@ -205,6 +206,48 @@ fn a_node_that_is_down_already_may_be_rebooted_but_never_above_the_slots() {
 }
 
 #[test]
+fn control_plane_nodes_go_one_at_a_time_whatever_the_quota_is() {
+    check(&fleet("9", &[], &["a:cp,asks=2", "b:cp,asks=1", "c:cp"]), &["b"], &["a=ControlPlane@b"]);
+    check(&fleet("9", &[("c", 7)], &["a:cp,asks", "c:cp,asks,granted=7"]), &[], &["a=ControlPlane@c"]);
+    check(&fleet("9", &[], &["a:cp,asks", "c:cp,now,draining=now-9"]), &[], &["a=ControlPlane@c"]);
+    check(&fleet("9", &[], &["a:cp,asks", "c:cp,down"]), &[], &["a=ControlPlane@c"]);
+    check(&fleet("9", &[], &["a:cp,asks", "c:cp,cordoned"]), &[], &["a=ControlPlane@c"]);
+    check(&fleet("9", &[], &["a:cp,asks", "c:cp,control,cordoned"]), &[], &["a=ControlPlane@c"]);
+    check(&fleet("9", &[], &["a:cp,asks", "c:cp"]), &["a"], &[]);
+}
+
+#[test]
+fn only_another_control_plane_node_is_in_the_way_of_a_control_plane_node() {
+    check(&fleet("9", &[("w", 7)], &["a:cp,asks", "w:asks,granted=7", "x:down", "y:cordoned"]), &["a"], &[]);
+    check(&fleet("9", &[("c", 7)], &["w:asks", "c:cp,asks,granted=7"]), &["w"], &[]);
+    check(&fleet("9", &[], &["a:cp,asks,down", "b:cp"]), &["a"], &[]);
+    check(&fleet("9", &[], &["a:cp,asks,down", "b:cp,down"]), &[], &["a=ControlPlane@b"]);
+    // What is forced asks nobody.
+    check(&fleet("9", &[("c", 7)], &["a:cp,now", "c:cp,asks,granted=7"]), &[], &["a=NoAgent"]);
+}
+
+#[test]
+fn a_control_plane_node_that_has_to_wait_starves_nobody_and_is_told_of_the_quota_first() {
+    let fleet = |quota| fleet(quota, &[], &["a:cp,asks=1", "b:cp,control,down", "w:asks=2", "x:asks=3"]);
+    check(&fleet("9"), &["w", "x"], &["a=ControlPlane@b"]);
+    check(&fleet("1"), &["w"], &["a=ControlPlane@b", "x=QuotaUsed"]);
+    check(&fleet("0"), &[], &["a=QuotaZero", "w=QuotaZero", "x=QuotaZero"]);
+}
+
+#[test]
+fn a_control_plane_node_is_told_the_same_as_long_as_the_other_one_reboots_as_it_should() {
+    let words = "control-plane nodes go one at a time: c ";
+    for state in ["granted=7", "granted=7,draining=7,cordoned", "granted=7,rebooting=7,cordoned,down", "otherboot"] {
+        let rebooting = fleet("9", &[("c", 7)], &["a:cp,asks", &format!("c:cp,asks,{state}")]);
+        check_words(&rebooting, &format!("{words}holds a slot"));
+    }
+    check_words(&fleet("9", &[], &["a:cp,asks=1", "c:cp,asks=0"]), &format!("{words}holds a slot"));
+    check_words(&fleet("9", &[], &["a:cp,asks", "c:cp,cordoned"]), &format!("{words}is cordoned"));
+    let stuck = held_for_long(fleet("9", &[("c", 7)], &["a:cp,asks", "c:cp,asks,granted=7,draining=7,cordoned"]));
+    check_words(&stuck, &format!("{words}has held its slot since 2026-01-01T11:50:00Z and is cordoned"));
+}
+
+#[test]
 fn a_quota_of_zero_grants_nothing() {
     check(&fleet("0", &[], &["a:asks", "b:down,asks"]), &[], &["a=QuotaZero", "b=QuotaZero"]);
     check(&fleet("0%", &[], &["a:asks"]), &[], &["a=QuotaZero"]);
@@ -301,14 +344,19 @@ fn a_node_that_is_put_off_is_told_how_its_latest_cycle_ended() {
     check_words(&put_off(""), &format!("the agent asks for a pause{until}"));
 }
 
+/// The first slot has been held for 10 minutes.
+fn held_for_long(mut fleet: Fleet) -> Fleet {
+    let LedgerState::Known(ledger) = &fleet.ledger else { panic!("the ledger is known") };
+    let slot = Slot { since: "2026-01-01T11:50:00Z".parse().unwrap(), ..ledger.slots()[0].clone() };
+    fleet.ledger = LedgerState::Known(ledger.with(slot));
+    fleet
+}
+
 #[test]
 fn a_slot_that_is_held_for_long_is_named_with_the_state_of_its_node() {
     let held = |state: &str| {
-        let mut fleet = fleet("1", &[("x", 7)], &[&format!("x:asks,granted=7,draining=7{state}"), "a:asks"]);
-        let LedgerState::Known(ledger) = &fleet.ledger else { panic!("the ledger is known") };
-        let slot = Slot { since: "2026-01-01T11:50:00Z".parse().unwrap(), ..ledger.slots()[0].clone() };
-        fleet.ledger = LedgerState::Known(ledger.with(slot));
-        fleet
+        let node = format!("x:asks,granted=7,draining=7{state}");
+        held_for_long(fleet("1", &[("x", 7)], &[&node, "a:asks"]))
     };
     let since = "the quota of 1 is used: x has held its slot since 2026-01-01T11:50:00Z";
     check_words(&held(""), since);

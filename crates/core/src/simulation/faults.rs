@@ -97,9 +97,9 @@ impl World {
             20 => self.garble(host),
             // A percentage is of the nodes as the controller knows them; a number is a number.
             21 if matches!(self.plan_policy.quota, Quota::Nodes(_)) => {
-                self.change(Actor::Person, host, |node| node.labels = [("role".into(), "control".into())].into());
+                self.change(Actor::Person, host, |node| drop(node.labels.insert("role".into(), "control".into())));
             }
-            22 => self.change(Actor::Person, host, |node| node.labels.clear()),
+            22 => self.change(Actor::Person, host, |node| drop(node.labels.remove("role"))),
             23 => {
                 let never = self.random.once_in(2);
                 self.tell(|| format!("the budget never allows a disruption: {never}"));
@@ -212,7 +212,7 @@ impl World {
             for (key, _) in view.malformed().filter(|(key, _)| *key != key::WAITING) {
                 self.annotate(host, key, None);
             }
-            self.change(Actor::Person, host, |node| node.labels.clear());
+            self.change(Actor::Person, host, |node| drop(node.labels.remove("role")));
             if view.paused.is_some() {
                 self.annotate(host, key::PAUSED, None);
             }

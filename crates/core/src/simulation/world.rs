@@ -14,7 +14,7 @@ use crate::Now;
 use crate::annotations::{self as key, NodePatch};
 use crate::audit::{Actor, Audit, Fault, Violation};
 use crate::ledger::{Ledger, LedgerState};
-use crate::node::NodeView;
+use crate::node::{CONTROL_PLANE, NodeView};
 use crate::step::OnDrainBlocked;
 
 /// Why a call did not do what it was to do.
@@ -48,6 +48,8 @@ pub(super) struct Host {
     pub(super) machine: Machine,
     /// `None` while it is at work or its machine is down.
     pub(super) agent: Option<Agent>,
+    /// Whether kubelet registers it as a control-plane node.
+    pub(super) control_plane: bool,
 }
 
 /// A write whose client has given up waiting, and that arrives later.
@@ -125,7 +127,8 @@ impl World {
             let (name, machine) = (format!("n{number}"), Machine::new(&mut world.random));
             world.audit.booted(&name, machine.boot);
             let agent = Some(Agent::started_at(world.mono, machine.boot));
-            world.hosts.push(Host { name, api: None, history: Vec::new(), machine, agent });
+            let control_plane = seed.is_multiple_of(3) && number < 2;
+            world.hosts.push(Host { name, api: None, history: Vec::new(), machine, agent, control_plane });
             world.register(number);
         }
         world
@@ -159,7 +162,9 @@ impl World {
     /// kubelet creates the Node, as it does where there is none.
     pub(super) fn register(&mut self, host: usize) {
         let boot = self.hosts[host].machine.boot.to_string();
-        let api = ApiNode { uid: format!("uid-{}", self.version), boot, ready: true, ..ApiNode::default() };
+        let label = self.hosts[host].control_plane.then(|| (CONTROL_PLANE.to_owned(), String::new()));
+        let (uid, labels) = (format!("uid-{}", self.version), label.into_iter().collect());
+        let api = ApiNode { uid, labels, boot, ready: true, ..ApiNode::default() };
         self.set_node(Actor::Machine, host, Some(api));
     }
 
