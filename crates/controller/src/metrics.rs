@@ -29,7 +29,7 @@ pub struct Metrics {
     pub slots_used: Gauge,
     /// Slots that the quota allows.
     pub slots_limit: Gauge,
-    /// How long the longest-waiting node has waited, in seconds.
+    /// How long the node has waited that has waited longest, in seconds; nodes that a person keeps back do not count.
     pub oldest_request: Gauge,
     /// How long the slot is taken that has been taken longest, in seconds.
     pub oldest_slot: Gauge,
@@ -94,7 +94,7 @@ impl Metrics {
         controller.register("slots_used", "Slots taken", metrics.slots_used.clone());
         controller.register("slots_limit", "Slots that the quota allows", metrics.slots_limit.clone());
         let (request, slot) = (metrics.oldest_request.clone(), metrics.oldest_slot.clone());
-        let help = "Age of the oldest request that waits and that no person keeps back";
+        let help = "Age of the oldest request that waits and that no pause, selector or quota of zero keeps back";
         controller.register_with_unit("oldest_request_age", help, Unit::Seconds, request);
         controller.register_with_unit("oldest_slot_age", "Age of the oldest slot", Unit::Seconds, slot);
         controller.register("cycles", "Cycles that ended, by how", metrics.cycles.clone());

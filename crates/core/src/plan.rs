@@ -105,7 +105,8 @@ pub struct Census {
     pub draining: usize,
     /// Nodes past the point of no return.
     pub rebooting: usize,
-    /// Since when the node asks that has waited longest; nodes that a person keeps back do not count.
+    /// Since when the node asks that has waited longest; nodes that a person keeps back do not count: by a pause, the
+    /// selector, or a quota of zero.
     pub oldest_request: Option<Timestamp>,
     /// Since when the slot is taken that has been taken longest.
     pub oldest_slot: Option<Timestamp>,
@@ -197,7 +198,9 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
 }
 
 fn oldest_request(view: &ClusterView<'_>, waits: &BTreeMap<String, WaitReason>) -> Option<Timestamp> {
-    let kept_back = |reason: &WaitReason| matches!(reason, WaitReason::Paused { .. } | WaitReason::NotSelected);
+    let kept_back = |reason: &WaitReason| {
+        matches!(reason, WaitReason::Paused { .. } | WaitReason::NotSelected | WaitReason::QuotaZero)
+    };
     let waiting = view.nodes.iter().filter(|node| waits.get(&node.name).is_some_and(|reason| !kept_back(reason)));
     let asked = waiting.filter_map(|node| match node.compatible_request() {
         Some(request) => Some(request.since),

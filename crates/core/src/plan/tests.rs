@@ -390,15 +390,18 @@ fn the_fleet_is_counted() {
 
 #[test]
 fn the_oldest_request_is_one_that_no_person_keeps_back() {
-    let oldest = |nodes: &[&str]| {
-        let census = fleet("1", &[("x", 7)], nodes).plan().census;
+    let oldest_under = |quota, nodes: &[&str]| {
+        let census = fleet(quota, &[("x", 7)], nodes).plan().census;
         census.oldest_request.map(|at| at.strftime("%H:%M").to_string())
     };
+    let oldest = |nodes: &[&str]| oldest_under("1", nodes);
     assert_eq!(oldest(&["a:asks=5", "b:asks=3"]).as_deref(), Some("11:03"));
     assert_eq!(oldest(&["a:asks=5", "b:asks=3,paused", "c:asks=1,control"]).as_deref(), Some("11:05"));
     assert_eq!(oldest(&["a:asks=5", "b:needed,later=2026-01-01T13:00:00Z"]).as_deref(), Some("11:00"));
     assert_eq!(oldest(&["a:asks=5", "b:needed,waits=NoAgent"]).as_deref(), Some("11:00"));
     assert_eq!(oldest(&["a:asks=5,granted=9,draining=9", "b:"]), None);
+    assert_eq!(oldest_under("0", &["a:asks=5"]), None);
+    assert_eq!(oldest_under("0", &["a:asks=5", "b:needed,waits=NoAgent"]).as_deref(), Some("11:00"));
 }
 
 #[test]
