@@ -112,6 +112,8 @@ pub struct Census {
     pub oldest_slot: Option<Timestamp>,
     /// Annotations that are malformed, over all nodes.
     pub malformed: usize,
+    /// Nodes whose latest reboot for update_engine left the version as it was: an update that does not take.
+    pub same_version: usize,
 }
 
 /// Decides. Total: every view has a plan.
@@ -215,6 +217,7 @@ fn census(view: &ClusterView<'_>, policy: &Policy, capacity: &Capacity) -> Censu
     census.oldest_slot = view.ledger.slots().iter().map(|slot| slot.since).min();
     for node in view.nodes {
         census.malformed += node.malformed().count();
+        census.same_version += usize::from(node.last_reboot.get().is_some_and(|last| last.same_version > 0));
         census.selected += usize::from(policy.selector.matches(&node.labels));
         match node.in_progress.get().map(|progress| progress.phase) {
             Some(Phase::Draining) => census.draining += 1,

@@ -366,7 +366,7 @@ fn a_slot_that_is_held_for_long_is_named_with_the_state_of_its_node() {
 
 #[test]
 fn the_fleet_is_counted() {
-    let asking = ["a:asks=5", "b:asks=3", "c:control", "d:garbled,True"];
+    let asking = ["a:asks=5,ended=same:2", "b:asks=3,ended=same:0", "c:control,ended=same:1", "d:garbled,True"];
     let under_way =
         ["e:asks,granted=1", "f:asks,granted=2", "g:asks,granted=3,draining=3", "h:asks,granted=4,draining=4"];
     let rebooting = ["i:asks,granted=5,rebooting=5", "j:asks,granted=6,rebooting=6"];
@@ -384,6 +384,7 @@ fn the_fleet_is_counted() {
         oldest_request: "2026-01-01T11:03:00Z".parse().ok(),
         oldest_slot: "2026-01-01T11:55:00Z".parse().ok(),
         malformed: 2,
+        same_version: 2,
     };
     assert_eq!(counted, expected);
 }
