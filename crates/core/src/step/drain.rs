@@ -9,7 +9,7 @@ use super::evictions::{Evict, Evictions, Means, Standing, Under};
 use super::told::Told;
 use super::volumes::{self, Detach};
 use super::{Action, Note, Situation, Step};
-use crate::drain::{BudgetView, Fate, Guard, PodView};
+use crate::drain::{BudgetView, Fate, Guard, PodView, Refusal};
 use crate::{earlier, until};
 
 /// How long no pod has gone before an Event says what blocks the drain. Until then it is the usual wait for a replacement.
@@ -240,10 +240,7 @@ impl<'a> Round<'a> {
             None => self.ask_budgets(pod, &standing),
         };
         match turn {
-            // It is tried though its budget would refuse: what blocks it is the same as before.
-            Turn::UnderWay if self.is_tried(pod) => {
-                self.why_closed(pod).map_or(Turn::UnderWay, |(_, why)| Turn::Blocked(why, None))
-            }
+            Turn::UnderWay => self.why_tried(pod).map_or(Turn::UnderWay, |why| Turn::Blocked(why, None)),
             Turn::Evict(_) if self.room == 0 => Turn::Soon(None),
             Turn::Evict(under) => {
                 self.room -= 1;
@@ -257,10 +254,15 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Whether an eviction, which asks its budget, is without an answer.
-    fn is_tried(&self, pod: &PodView) -> bool {
-        let asks = self.evictions.last(&pod.pod.uid).is_some_and(|(means, _)| means == Means::Eviction);
-        asks && !pod.terminating && self.evictions.is_in_flight(&pod.pod.uid)
+    /// What blocks a pod while an answer is awaited: as long as there is none, the same as before. Whatever came and went
+    /// with each try would be written to the Node and told anew each time.
+    fn why_tried(&self, pod: &PodView) -> Option<String> {
+        let uid = &pod.pod.uid;
+        let (means, _) = self.evictions.last(uid).filter(|_| self.evictions.is_in_flight(uid))?;
+        let asks = means == Means::Eviction && !pod.terminating;
+        let closed = if asks { self.why_closed(pod) } else { None };
+        let before = self.evictions.tried_again(uid).filter(|_| self.short || !pod.terminating);
+        closed.map(|(_, why)| why).or_else(|| before.map(refused))
     }
 
     /// The turn of a pod that no budget has a say in now.
@@ -274,7 +276,7 @@ impl<'a> Round<'a> {
                 _ if !self.short || in_flight => Turn::UnderWay,
                 Standing::UnderWay if shortens => Turn::UnderWay,
                 Standing::Refused { refusal, left, .. } if shortens && !left.is_zero() => {
-                    Turn::Blocked(format!("refused: {refusal}"), Some(*left))
+                    Turn::Blocked(refused(refusal), Some(*left))
                 }
                 _ => Turn::Evict(self.free(pod)),
             });
@@ -286,7 +288,7 @@ impl<'a> Round<'a> {
                 match past_budget {
                     true => Some(Turn::Evict(self.free(pod))),
                     false if refusal.is_of_budgets() => None,
-                    false => Some(Turn::Blocked(format!("refused: {refusal}"), Some(*left))),
+                    false => Some(Turn::Blocked(refused(refusal), Some(*left))),
                 }
             }
             _ if self.delete || self.s.policy.drain.delete => Some(Turn::Evict(self.free(pod))),
@@ -372,8 +374,12 @@ impl<'a> Round<'a> {
 fn retry_when_new(under: Under, standing: &Standing<'_>) -> Turn {
     match standing {
         Standing::Refused { refusal, under: before, left } if **before == under && !left.is_zero() => {
-            Turn::Blocked(format!("refused: {refusal}"), Some(*left))
+            Turn::Blocked(refused(refusal), Some(*left))
         }
         _ => Turn::Evict(under),
     }
+}
+
+fn refused(refusal: &Refusal) -> String {
+    format!("refused: {refusal}")
 }

@@ -72,9 +72,13 @@ struct Eviction {
 
 #[derive(Clone, Debug)]
 enum State {
-    InFlight,
+    /// Without an answer; how the same was refused before, where it was.
+    InFlight(Option<Refusal>),
     Accepted,
-    Refused { refusal: Refusal, again_at: Duration },
+    Refused {
+        refusal: Refusal,
+        again_at: Duration,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +95,20 @@ struct BudgetMemory {
     version_at: Duration,
     /// When this node was the last whose pod it let go, as far as can be told.
     won_at: Option<Duration>,
+}
+
+impl Eviction {
+    /// How this one was refused, where `next` only tries it again: by the same means, and with nothing new known of the
+    /// budgets where these were the reason.
+    fn refused_before(self, next: &Evict) -> Option<Refusal> {
+        let refusal = match self.state {
+            State::InFlight(before) => before?,
+            State::Refused { refusal, .. } => refusal,
+            State::Accepted => return None,
+        };
+        let is_same = (self.means, self.grace) == (next.means, next.grace);
+        (is_same && (!refusal.is_of_budgets() || self.under == next.under)).then_some(refusal)
+    }
 }
 
 /// How one pod's eviction stands.
@@ -168,10 +186,11 @@ impl Evictions {
             budget.heard_at = now;
             budget.tries = budget.tries.saturating_add(u32::from(budget.open_since.is_none()));
         }
-        let tries = self.pods.get(&evict.pod.uid).map_or(0, |eviction| eviction.tries).saturating_add(1);
+        let last = self.pods.remove(&evict.pod.uid);
+        let tries = last.as_ref().map_or(0, |eviction| eviction.tries).saturating_add(1);
+        let state = State::InFlight(last.and_then(|eviction| eviction.refused_before(evict)));
         let Evict { means, grace, under, .. } = evict.clone();
-        let eviction = Eviction { tries, means, grace, under, state: State::InFlight };
-        self.pods.insert(evict.pod.uid.clone(), eviction);
+        self.pods.insert(evict.pod.uid.clone(), Eviction { tries, means, grace, under, state });
     }
 
     pub(super) fn answered(&mut self, uid: &str, reply: EvictReply, now: Duration, seed: u64) {
@@ -196,7 +215,7 @@ impl Evictions {
     pub(super) fn standing(&self, uid: &str, now: Duration) -> Standing<'_> {
         match self.pods.get(uid) {
             None => Standing::New,
-            Some(Eviction { state: State::InFlight | State::Accepted, .. }) => Standing::UnderWay,
+            Some(Eviction { state: State::InFlight(_) | State::Accepted, .. }) => Standing::UnderWay,
             Some(Eviction { state: State::Refused { refusal, again_at }, under, .. }) => {
                 Standing::Refused { refusal, under, left: again_at.saturating_sub(now) }
             }
@@ -204,11 +223,19 @@ impl Evictions {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.pods.values().filter(|eviction| matches!(eviction.state, State::InFlight)).count()
+        self.pods.values().filter(|eviction| matches!(eviction.state, State::InFlight(_))).count()
     }
 
     pub(super) fn is_in_flight(&self, uid: &str) -> bool {
-        self.pods.get(uid).is_some_and(|eviction| matches!(eviction.state, State::InFlight))
+        self.pods.get(uid).is_some_and(|eviction| matches!(eviction.state, State::InFlight(_)))
+    }
+
+    /// How the eviction that is tried again, and has no answer yet, was refused before.
+    pub(super) fn tried_again(&self, uid: &str) -> Option<&Refusal> {
+        match &self.pods.get(uid)?.state {
+            State::InFlight(before) => before.as_ref(),
+            State::Accepted | State::Refused { .. } => None,
+        }
     }
 
     /// By which means and with which grace period a pod was evicted last.
@@ -226,7 +253,7 @@ impl Evictions {
     /// those that were accepted after it, which the next version will count.
     pub(super) fn used(&self, seen: &BudgetSeen) -> usize {
         let counts = |eviction: &&Eviction| match (&eviction.under, &eviction.state) {
-            (Under::Budget(under, _), State::InFlight) => under.uid == seen.uid,
+            (Under::Budget(under, _), State::InFlight(_)) => under.uid == seen.uid,
             (Under::Budget(under, _), State::Accepted) => under == seen,
             _ => false,
         };

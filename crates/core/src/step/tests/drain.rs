@@ -163,6 +163,36 @@ fn what_blocks_is_named_while_it_is_tried_again() {
     assert!(tried.step().status.unwrap().ends_with("web, which allows no disruption now"));
 }
 
+/// What a refusal that no budget is the reason of can be, and how many milliseconds its first pause takes.
+fn other_refusals() -> [(Refusal, std::ops::Range<u128>); 8] {
+    [
+        (Refusal::Throttled(Some(Duration::from_secs(7))), 7000..8750),
+        (Refusal::Throttled(None), 1000..1250),
+        (Refusal::NamespaceTerminating, 5000..6250),
+        (Refusal::Replaced, 500..625),
+        (Refusal::Conflict, 500..625),
+        (Refusal::Forbidden("no such right".into()), 4000..5000),
+        (Refusal::NotAdmitted("a webhook says no".into()), 4000..5000),
+        (Refusal::NoAnswer("timed out".into()), 1000..1250),
+    ]
+}
+
+#[test]
+fn every_other_refusal_is_named_while_it_is_tried_again_and_told_once() {
+    for (refusal, _) in other_refusals() {
+        let answered = |scene: Scene| scene.answered("a", EvictReply::Refused(refusal.clone()));
+        let first = answered(scene(&draining("pods=a")).posts());
+        let mut refused = answered(first.after(31).posts());
+        let Step { action: Action::Write(_, Some(note)), status, .. } = refused.step() else { panic!("{refusal}") };
+        assert_eq!((note.reason, note.text), (NoteReason::DrainBlocked, format!("default/a is refused: {refusal}")));
+        refused.node.status.clone_from(&status);
+        let tried = refused.after(13).posts();
+        assert_eq!(tried.step().status, status);
+        check_scene(&tried, "wait");
+        check_scene(&answered(tried), "wait");
+    }
+}
+
 #[test]
 fn a_pod_that_should_have_ended_long_ago_is_named() {
     let ends = |seconds: i64| {
@@ -210,7 +240,11 @@ fn a_budget_that_refuses_though_it_lets_some_go_is_asked_again_when_it_changes()
     check_scene(&lost, "evict web/b");
     let both = lost.posts().answered("web/b", budget_refused()).wrote();
     check_wait(&both, "refused: PodDisruptionBudget", 15_000..18_750);
-    check_scene(&both.then(&draining("pods=web/a+web/b budgets=web:1:9")), "evict web/a");
+    let unchanged = both.after(19).posts();
+    assert!(unchanged.step().status.unwrap().contains("refused: PodDisruptionBudget"));
+    let both = unchanged.answered("web/a", budget_refused()).then(&draining("pods=web/a+web/b budgets=web:1:9"));
+    check_scene(&both, "evict web/a");
+    assert_eq!(both.posts().step().status.unwrap(), "Draining: 2 of 2 pods left");
 }
 
 #[test]
@@ -268,16 +302,7 @@ fn the_node_that_was_refused_last_does_not_wait() {
 
 #[test]
 fn every_other_refusal_is_said_and_tried_again_after_its_own_pause() {
-    for (refusal, millis) in [
-        (Refusal::Throttled(Some(Duration::from_secs(7))), 7000..8750),
-        (Refusal::Throttled(None), 1000..1250),
-        (Refusal::NamespaceTerminating, 5000..6250),
-        (Refusal::Replaced, 500..625),
-        (Refusal::Conflict, 500..625),
-        (Refusal::Forbidden("no such right".into()), 4000..5000),
-        (Refusal::NotAdmitted("a webhook says no".into()), 4000..5000),
-        (Refusal::NoAnswer("timed out".into()), 1000..1250),
-    ] {
+    for (refusal, millis) in other_refusals() {
         let said = format!("default/a is refused: {}", refusal.code());
         let refused = scene(&draining("pods=a+b")).evicted("a", EvictReply::Refused(refusal));
         check_scene(&refused, "evict b");
@@ -402,10 +427,13 @@ fn a_grace_period_whose_cut_was_refused_is_cut_again_after_the_pause() {
         let said = format!("default/web/a is refused: {}", refusal.code());
         let refused = posted().answered("web/a", EvictReply::Refused(refusal)).wrote();
         check_wait(&refused, &said, millis);
+        let status = refused.step().status;
         let again = refused.after(5);
         check_scene(&again, "evict web/a/10");
         check_told(&again, "");
-        let accepted = again.posts().answered("web/a", EvictReply::Accepted).wrote();
+        let tried = again.posts();
+        assert_eq!(tried.step().status, status);
+        let accepted = tried.answered("web/a", EvictReply::Accepted).wrote();
         check_scene(&accepted.after(5), "wait");
     }
     // What was refused before is no cut.
