@@ -83,14 +83,14 @@ fn drain_on(s: &Situation<'_>, progress: &InProgress) -> Step {
     let going = match drain::stage(s) {
         Stage::Detaching(volumes, wait) if !left.is_zero() => return detaching(volumes, wait.min(left)),
         // The pods are gone, which is what the timeout is about: no reason to give the drain up.
-        Stage::Detaching(volumes, _) => return end(s, progress, &Left::Volumes(volumes.unwrap_or_default())),
-        Stage::Done(volumes) => return end(s, progress, &Left::Volumes(volumes)),
+        Stage::Detaching(volumes, _) => return end(s, progress, &Remaining::Volumes(volumes.unwrap_or_default())),
+        Stage::Done(volumes) => return end(s, progress, &Remaining::Volumes(volumes)),
         Stage::NotListed => None,
         Stage::Going(going) => Some(going),
     };
     if left.is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot {
         return match going {
-            Some(going) => end(s, progress, &Left::Pods(going.left)),
+            Some(going) => end(s, progress, &Remaining::Pods(going.remaining)),
             None => refresh("Draining: timed out; listing the pods that are left"),
         };
     }
@@ -107,11 +107,11 @@ fn detaching(volumes: Option<Vec<String>>, wait: Duration) -> Step {
         Some([volume]) => format!("waiting for 1 volume ({volume}) to detach"),
         Some(volumes) => format!("waiting for {} volumes ({}) to detach", volumes.len(), volumes.join(", ")),
     };
-    Step::wait(format!("Draining: all pods left; {what}")).wake_in(wait)
+    Step::wait(format!("Draining: all pods are gone; {what}")).wake_in(wait)
 }
 
 /// What is still there at the end of a drain.
-enum Left {
+enum Remaining {
     /// These volumes are attached, or none is.
     Volumes(Vec<String>),
     /// These pods are there, and any volumes.
@@ -124,19 +124,19 @@ const LOGIND_AWAY: Duration = Duration::from_secs(5);
 
 /// The drain is over: the point of no return, on a fresh view. It is not passed while logind does not answer: beyond it
 /// only an answer of logind leads back, and the slot would be held for as long as there is none.
-fn end(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
+fn end(s: &Situation<'_>, progress: &InProgress, remaining: &Remaining) -> Step {
     if !s.fresh {
         return refresh("Draining: done");
     }
     if s.host.preparing_for_shutdown.is_some() {
-        return commit(s, progress, left);
+        return commit(s, progress, remaining);
     }
     match time_left(s) {
         Duration::ZERO => {
             let why = "logind did not answer before the end of the drain timeout";
             give_back(s, progress, EndReason::RebootRefused, Some(why.to_owned()))
         }
-        left => Step::wait("Draining: all pods left; logind does not answer").wake_in(LOGIND_AWAY.min(left)),
+        left => Step::wait("Draining: all pods are gone; logind does not answer").wake_in(LOGIND_AWAY.min(left)),
     }
 }
 
@@ -150,16 +150,16 @@ pub(super) fn refresh(status: &str) -> Step {
 }
 
 /// The point of no return. Everything that could end the cycle has just been read afresh.
-fn commit(s: &Situation<'_>, progress: &InProgress, left: &Left) -> Step {
+fn commit(s: &Situation<'_>, progress: &InProgress, remaining: &Remaining) -> Step {
     let progress =
         InProgress { phase: Phase::Rebooting, spent_seconds: s.memory.spent(s.now).as_secs(), ..progress.clone() };
     let (seconds, id) = (progress.spent_seconds, progress.id);
-    let (warning, text) = match left {
-        Left::Volumes(none) if none.is_empty() => (false, format!("Drained in {seconds}s; rebooting ({id})")),
-        Left::Volumes(volumes) => {
+    let (warning, text) = match remaining {
+        Remaining::Volumes(none) if none.is_empty() => (false, format!("Drained in {seconds}s; rebooting ({id})")),
+        Remaining::Volumes(volumes) => {
             (true, format!("Drained in {seconds}s; rebooting ({id}) with volumes attached: {}", volumes.join(", ")))
         }
-        Left::Pods(pods) => {
+        Remaining::Pods(pods) => {
             (true, format!("Not drained in {seconds}s; rebooting ({id}) with these pods: {}", pods.join(", ")))
         }
     };

@@ -37,7 +37,7 @@ pub(super) enum Stage {
 /// A drain that is not done.
 pub(super) struct Going {
     /// The pods that have to go and are still there.
-    pub(super) left: Vec<String>,
+    pub(super) remaining: Vec<String>,
     /// To be evicted now.
     evict: Vec<Evict>,
     /// What is told about these.
@@ -89,13 +89,13 @@ pub(super) fn stage(s: &Situation<'_>) -> Stage {
         Some((pod, why)) => outlook.blocked = Some(format!("{} blocks the drain: {why}", pod.pod)),
         None => take_turns(s, pods, &going, &mut outlook),
     }
-    let left: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
-    let all = left.len().saturating_add(s.memory.evictions().gone(pods));
+    let remaining: Vec<String> = going.iter().map(|(pod, _)| pod.pod.to_string()).collect();
+    let all = remaining.len().saturating_add(s.memory.evictions().gone(pods));
     let why = outlook.say_what_blocks(s).or_else(|| last_deadline(&going));
     let why = why.map(|why| format!("; {why}")).unwrap_or_default();
-    let status = format!("Draining: {} of {all} pods left{why}", left.len());
+    let status = format!("Draining: {} of {all} pods left{why}", remaining.len());
     let notes = outlook.told.notes();
-    Stage::Going(Going { left, evict: outlook.evict, notes, status, retry: outlook.retry })
+    Stage::Going(Going { remaining, evict: outlook.evict, notes, status, retry: outlook.retry })
 }
 
 /// The pod whose grace period ends last, and when that is; `None` where no pod is ending.

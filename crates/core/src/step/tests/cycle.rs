@@ -186,14 +186,14 @@ fn the_point_of_no_return_is_passed_on_a_fresh_view_only_and_by_a_write() {
 
 #[test]
 fn the_point_of_no_return_is_not_passed_while_logind_does_not_answer() {
-    let silent = "status=Draining:_all_pods_left;_logind_does_not_answer";
+    let silent = "status=Draining:_all_pods_are_gone;_logind_does_not_answer";
     for drained in ["pods=", "pods=d@"] {
         let waits = scene(&draining(&format!("fresh no-logind {drained} {silent}")));
         check_scene(&waits, "wait");
         check_wake(&waits, Some(5));
         check_scene(&waits.then(&draining("preparing=no")), "write commit:7");
     }
-    check_status(&draining("fresh no-logind pods="), "Draining: all pods left; logind does not answer");
+    check_status(&draining("fresh no-logind pods="), "Draining: all pods are gone; logind does not answer");
     // It was not asked yet.
     check(&draining("no-logind pods="), "refresh");
     check("now draining=now-9 cordon=reboot-agent fresh no-logind pods=", "write spent:0");

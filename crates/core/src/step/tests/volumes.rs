@@ -17,7 +17,7 @@ fn drained(before: &str, after: &str) -> Scene {
 fn check_awaits(scene: &Scene, status: &str, seconds: u64) {
     let step = scene.step();
     assert_eq!(in_words(&step.action, &scene.node), "wait");
-    assert_eq!(step.status.unwrap(), format!("Draining: all pods left; {status}"));
+    assert_eq!(step.status.unwrap(), format!("Draining: all pods are gone; {status}"));
     // All that is to be written is written.
     let mut told = NodeView { status: scene.step().status, ..scene.node.clone() };
     if let Field::Set(progress) = &mut told.in_progress {
