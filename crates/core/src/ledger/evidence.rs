@@ -29,8 +29,10 @@ pub enum Evidence {
 pub enum Withdrawal {
     /// The node was paused.
     Paused,
-    /// Nobody asks any more, or no agent answers any more.
-    RequestGone,
+    /// Nobody asks any more.
+    NotNeeded,
+    /// Somebody asks, and the agent's answer is gone.
+    Unanswered,
     /// The write of the grant did not reach the Node, or a withdrawal did that was cut short.
     NotWritten,
     /// The grant was on the Node and somebody removed or replaced it.
@@ -103,8 +105,10 @@ fn judge_not_taken_up(slot: &Slot, node: &NodeView, handover: Handover) -> Verdi
         Withdrawal::NotWritten
     } else if !on_node {
         Withdrawal::GrantRemoved
-    } else if node.needed.is_none() || node.request.is_absent() {
-        Withdrawal::RequestGone
+    } else if node.needed.is_none() {
+        Withdrawal::NotNeeded
+    } else if node.request.is_absent() {
+        Withdrawal::Unanswered
     } else if handover.seen_for.is_some_and(|seen| seen >= handover.pickup_deadline) {
         Withdrawal::NotPickedUp
     } else {
@@ -158,7 +162,8 @@ impl fmt::Display for Withdrawal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Paused => "the node was paused",
-            Self::RequestGone => "nobody asks for the reboot any more",
+            Self::NotNeeded => "nobody asks for the reboot any more",
+            Self::Unanswered => "the agent's reboot-request is gone",
             Self::NotWritten => "the grant did not reach the Node",
             Self::GrantRemoved => "the grant was removed from the Node",
             Self::Spent => "the machine was rebooted before the agent took the grant up",

@@ -125,12 +125,12 @@ fn a_grant_that_is_not_taken_up_is_withdrawn_never_just_freed() {
     check(
         Some(&node(BOOT, true, with(granted(), json!({ key::NEEDED: null })))),
         Some(1),
-        verdict(Withdrawal::RequestGone),
+        verdict(Withdrawal::NotNeeded),
     );
     check(
         Some(&node(BOOT, true, with(granted(), json!({ key::REQUEST: null })))),
         Some(1),
-        verdict(Withdrawal::RequestGone),
+        verdict(Withdrawal::Unanswered),
     );
     check(Some(&node(NEXT, true, granted())), Some(1), verdict(Withdrawal::Spent));
 }
@@ -198,7 +198,8 @@ fn what_becomes_of_a_slot_is_said_in_words() {
     }
     for (why, words) in [
         (Withdrawal::Paused, "the node was paused"),
-        (Withdrawal::RequestGone, "nobody asks for the reboot any more"),
+        (Withdrawal::NotNeeded, "nobody asks for the reboot any more"),
+        (Withdrawal::Unanswered, "the agent's reboot-request is gone"),
         (Withdrawal::NotWritten, "the grant did not reach the Node"),
         (Withdrawal::GrantRemoved, "the grant was removed from the Node"),
         (Withdrawal::Spent, "the machine was rebooted before the agent took the grant up"),
