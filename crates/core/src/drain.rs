@@ -36,18 +36,12 @@ impl fmt::Display for PodRef {
 
 /// One pod of the node as the drain sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact about the pod, and any of them can go with any other"
-)]
 pub struct PodView {
     /// Which pod.
     pub pod: PodRef,
     /// What kind of pod it is.
     pub nature: Nature,
-    /// Whether it is being deleted already.
-    pub terminating: bool,
-    /// When its grace period ends or has ended, where it is being deleted.
+    /// When its grace period ends or has ended, where it is being deleted; `None`: it is not.
     pub ends_at: Option<Timestamp>,
     /// When it was created.
     pub created: Option<Timestamp>,
@@ -93,6 +87,13 @@ pub enum Health {
     Pending,
 }
 
+impl PodView {
+    /// Whether it is being deleted already.
+    pub fn is_terminating(&self) -> bool {
+        self.ends_at.is_some()
+    }
+}
+
 impl From<&Pod> for PodView {
     fn from(pod: &Pod) -> Self {
         let meta = &pod.metadata;
@@ -103,7 +104,6 @@ impl From<&Pod> for PodView {
                 uid: meta.uid.clone().unwrap_or_default(),
             },
             nature: nature(pod),
-            terminating: meta.deletion_timestamp.is_some(),
             ends_at: meta.deletion_timestamp.as_ref().map(|time| time.0),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             empty_dir: has_empty_dir(pod),

@@ -125,7 +125,7 @@ impl Rules {
             Nature::Ordinary if !self.selector.matches(&pod.labels) => Fate::LeaveUnselected,
             Nature::Ordinary if self.stuck_for(pod, now).is_some() => Fate::LeaveStuck,
             // What is being deleted is only waited for, so that no policy has anything to keep.
-            Nature::Ordinary if pod.terminating => Fate::Evict,
+            Nature::Ordinary if pod.is_terminating() => Fate::Evict,
             Nature::Ordinary if pod.tolerates_cordon && pod.created.is_some_and(|at| at > since) => Fate::LeaveTolerant,
             Nature::Ordinary if pod.controller.is_none() => match self.unmanaged {
                 Choice::Evict => Fate::EvictUnmanaged,

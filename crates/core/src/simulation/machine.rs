@@ -277,6 +277,7 @@ impl World {
     /// An eviction reaches the API server.
     pub(super) fn evict(&mut self, host: usize, uid: &str) -> EvictReply {
         let gone_at = self.mono + seconds(&mut self.random, 60);
+        let ends_at = self.now().wall + gone_at.saturating_sub(self.mono);
         let replaced_at = self.mono + seconds(&mut self.random, 60);
         if self.faults && self.random.once_in(5) {
             return EvictReply::Refused(Refusal::Throttled(None));
@@ -287,7 +288,7 @@ impl World {
             if let Some(refusal) = guarded(pod).then(|| budget.take(replaced_at).err()).flatten() {
                 return EvictReply::Refused(refusal);
             }
-            (pod.gone_at, pod.view.terminating) = (Some(gone_at), true);
+            (pod.gone_at, pod.view.ends_at) = (Some(gone_at), Some(ends_at));
         }
         if self.faults && self.random.once_in(10) {
             return EvictReply::Refused(Refusal::NoAnswer("timeout".into()));

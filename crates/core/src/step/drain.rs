@@ -223,7 +223,7 @@ impl<'a> Round<'a> {
     /// The eviction of this pod, as patient as the drain still is.
     fn evict(&self, pod: &PodView, under: Under) -> Evict {
         let rules = &self.s.policy.drain;
-        let deletes = rules.delete || (self.delete && !pod.terminating);
+        let deletes = rules.delete || (self.delete && !pod.is_terminating());
         let means = if deletes { Means::Deletion } else { Means::Eviction };
         let grace = match rules.grace {
             Some(grace) if self.short => Some(grace.min(SHORT_GRACE)),
@@ -259,9 +259,9 @@ impl<'a> Round<'a> {
     fn why_tried(&self, pod: &PodView) -> Option<String> {
         let uid = &pod.pod.uid;
         let (means, _) = self.evictions.last(uid).filter(|_| self.evictions.is_in_flight(uid))?;
-        let asks = means == Means::Eviction && !pod.terminating;
+        let asks = means == Means::Eviction && !pod.is_terminating();
         let closed = if asks { self.why_closed(pod) } else { None };
-        let before = self.evictions.tried_again(uid).filter(|_| self.short || !pod.terminating);
+        let before = self.evictions.tried_again(uid).filter(|_| self.short || !pod.is_terminating());
         closed.map(|(_, why)| why).or_else(|| before.map(refused))
     }
 
@@ -270,7 +270,7 @@ impl<'a> Round<'a> {
         let in_flight = self.evictions.is_in_flight(&pod.pod.uid);
         let was = self.evictions.last(&pod.pod.uid);
         // A smaller grace period takes effect on a pod that is being deleted, and no budget is asked about it.
-        if pod.terminating {
+        if pod.is_terminating() {
             let shortens = was.is_some_and(|(_, grace)| grace.is_some_and(|grace| grace <= SHORT_GRACE));
             return Some(match standing {
                 _ if !self.short || in_flight => Turn::UnderWay,

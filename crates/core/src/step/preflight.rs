@@ -64,7 +64,7 @@ fn judge(s: &Situation<'_>, pods: &[PodView]) -> Finding {
     // Whoever lets the drain end in spite of what blocks it wants it to begin.
     let in_spite = s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
     let past_budgets = in_spite || rules.delete || rules.delete_after.is_some();
-    let going = pods.iter().filter(|pod| !pod.terminating);
+    let going = pods.iter().filter(|pod| !pod.is_terminating());
     for (pod, fate) in going.map(|pod| (pod, rules.fate(pod, s.now.wall, s.now.wall))) {
         if let Some(why) = fate.blocks().filter(|_| !in_spite) {
             return Finding::Blocked(EndReason::BlockedByPod, format!("{} stays: {why}", pod.pod));
@@ -103,5 +103,5 @@ fn blocked(s: &Situation<'_>, pod: &PodView, pods: &[PodView]) -> Option<String>
 }
 
 fn is_moving(pod: &PodView) -> bool {
-    pod.terminating || pod.health != Health::Ready
+    pod.is_terminating() || pod.health != Health::Ready
 }

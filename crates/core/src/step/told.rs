@@ -25,7 +25,7 @@ impl Told {
         let is_again = s.memory.evictions().last(&pod.pod.uid) == Some((evict.means, evict.grace));
         let reason = match fate {
             _ if is_again => return,
-            _ if past(rules.delete_after) && !pod.terminating => NoteReason::DeletedPastBudget,
+            _ if past(rules.delete_after) && !pod.is_terminating() => NoteReason::DeletedPastBudget,
             _ if past(rules.shorten_after) && evict.grace == Some(SHORT_GRACE) => NoteReason::GraceShortened,
             Fate::EvictUnmanaged => NoteReason::EvictedUnmanaged,
             Fate::EvictEmptyDir => NoteReason::EvictedEmptyDir,

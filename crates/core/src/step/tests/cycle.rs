@@ -1,6 +1,6 @@
 //! A cycle in progress: draining, giving back, the point of no return, logind, and the end.
 
-use super::scene::{BOOT, Scene, scene};
+use super::scene::{BOOT, ENDS, Scene, scene};
 use super::*;
 use crate::values::read_json;
 
@@ -165,7 +165,8 @@ fn the_deadline_counts_the_seconds_spent_over_all_runs_of_the_agent() {
 #[test]
 fn the_seconds_spent_are_saved_with_every_status_and_at_least_once_a_minute() {
     check_scene(&scene(&draining("pods=a! status=Draining:_2_of_2_pods_left")).after(20), "write spent:20");
-    let quiet = |seconds| scene(&draining("pods=a! status=Draining:_1_of_1_pods_left")).after(seconds);
+    let status = format!("status=Draining:_1_of_1_pods_left;_default/a_has_until_{ENDS}_to_end");
+    let quiet = |seconds| scene(&draining(&format!("pods=a! {status}"))).after(seconds);
     check_scene(&quiet(59), "wait");
     check_wake(&quiet(59), Some(1));
     check_scene(&quiet(60), "write spent:60");
@@ -232,7 +233,8 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
     let unreached = scene(&rebooting("fresh pods= preparing=no")).wrote().called(LogindReply::NotSent("no bus".into()));
     assert_eq!(unreached.after(1).step().status.unwrap(), "Rebooting: logind was not reached: no bus");
     check(&rebooting("fresh pods=late preparing=no"), "evict late");
-    check(&rebooting("fresh pods=late! preparing=no status=Draining:_1_of_1_pods_left"), "wait");
+    let ending = format!("status=Draining:_1_of_1_pods_left;_default/late_has_until_{ENDS}_to_end");
+    check(&rebooting(&format!("fresh pods=late! preparing=no {ending}")), "wait");
     check(&rebooting("fresh preparing=no status=Rebooting:_listing_the_pods_of_this_node"), "wait");
     let preparing = scene(&rebooting("fresh pods= preparing=yes status=Rebooting:_logind_is_preparing_the_shutdown"));
     check_scene(&preparing, "wait");

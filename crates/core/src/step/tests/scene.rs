@@ -183,8 +183,12 @@ impl Scene {
     }
 }
 
-/// `a+b`: pods to evict; `a!`: terminating; `a@`: of a DaemonSet; `a?`: not Ready; `a^`: critical; `a=`: with an emptyDir;
-/// `a.`: has ended; `web/a`: of the controller `web`, with its label; `a:data`: with the claim `data`. Empty: none.
+/// When the grace period of a terminating pod ends.
+pub(super) const ENDS: &str = "2026-01-01T13:00:00Z";
+
+/// `a+b`: pods to evict; `a!`: terminating, until [`ENDS`]; `a@`: of a DaemonSet; `a?`: not Ready; `a^`: critical; `a=`:
+/// with an emptyDir; `a.`: has ended; `web/a`: of the controller `web`, with its label; `a:data`: with the claim `data`.
+/// Empty: none.
 fn pods(names: &str) -> Vec<PodView> {
     let pod = |text: &str| {
         let name = text.trim_end_matches(['!', '@', '?', '^', '=', '.']);
@@ -200,7 +204,7 @@ fn pods(names: &str) -> Vec<PodView> {
             claims: claims.split(',').filter(|name| !name.is_empty()).map(claim).collect(),
             critical: text.ends_with('^'),
             empty_dir: text.ends_with('='),
-            terminating: text.ends_with('!'),
+            ends_at: text.ends_with('!').then(|| ENDS.parse().unwrap()),
             labels: controller.iter().map(|controller| ("app".to_owned(), controller.clone())).collect(),
             controller,
             health: if text.ends_with('?') { Health::NotReady } else { Health::Ready },

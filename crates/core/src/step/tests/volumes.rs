@@ -105,7 +105,13 @@ fn the_list_of_the_volumes_is_waited_for_from_when_the_last_pod_is_not_waited_fo
     let with = |mut scene: Scene| {
         scene.policy.drain.skip_stuck_after = Some(Duration::from_secs(20));
         let ended_at = "2026-01-01T12:00:10Z".parse().unwrap();
-        scene.host.pods.iter_mut().flatten().filter(|pod| pod.terminating).for_each(|pod| pod.ends_at = Some(ended_at));
+        scene
+            .host
+            .pods
+            .iter_mut()
+            .flatten()
+            .filter(|pod| pod.is_terminating())
+            .for_each(|pod| pod.ends_at = Some(ended_at));
         scene
     };
     let left = with(scene(&draining("pods=a:data+b!")).then(&draining("pods=b!"))).after(31).wrote();
