@@ -91,7 +91,8 @@ fn another_reboot_manager_is_named_where_there_is_nothing_else_to_say() {
 
 #[test]
 fn no_values_under_the_keys_alone_evict_a_pod_or_reboot() {
-    let values = ["", " ", "true", "false", "now", "{}", "[]", "null", "\u{0}", "{\"phase\":\"draining\"}"];
+    assert_eq!(scene::scene("needed=_").node.needed.as_deref(), Some(" "));
+    let values = ["", "_", "true", "false", "now", "{}", "[]", "null", "\u{0}", "{\"phase\":\"draining\"}"];
     for key in ["needed", "request", "reboot", "in-progress", "paused"] {
         for value in values {
             for host in ["", "engine", "unheard", "fresh pods= preparing=no", "noboot"] {

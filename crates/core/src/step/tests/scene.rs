@@ -53,7 +53,7 @@ pub(super) fn scene(words: &str) -> Scene {
         other_manager: None,
     };
     let mut scene = Scene {
-        node: node(words),
+        node: NodeView::from(&Node::default()),
         host,
         memory: Memory::default(),
         policy,
@@ -62,11 +62,7 @@ pub(super) fn scene(words: &str) -> Scene {
         run_for: Duration::from_hours(1),
         restarts: 0,
     };
-    for word in words.split_whitespace() {
-        scene.set_host(word);
-    }
-    scene.memory.observe(&scene.node, scene.now());
-    scene.memory.observe_host(&scene.host, scene.now());
+    scene.set(words);
     scene
 }
 
@@ -78,16 +74,25 @@ impl Scene {
 
     /// The Node changes to these words; what the host is stays, and who wrote `reboot-in-progress`.
     pub(super) fn then(mut self, words: &str) -> Self {
-        let before = std::mem::replace(&mut self.node, node(words));
+        self.set(words);
+        self
+    }
+
+    /// Sets the Node anew, and of the host what is said of it; and lets the process see it.
+    fn set(&mut self, words: &str) {
+        let mut object = blank();
+        for word in words.split_whitespace() {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            // Both know the words that are theirs alone.
+            assert!(set_node(&mut object, name, value) != self.set_host(name, value), "no such word: {word:?}");
+        }
+        let node = NodeView::from(&serde_json::from_value::<Node>(object).unwrap());
+        let before = std::mem::replace(&mut self.node, node);
         if let (Some(before), Field::Set(progress)) = (before.in_progress.get(), &mut self.node.in_progress) {
             progress.run = progress.run.take().or_else(|| before.run.clone());
         }
-        for word in words.split_whitespace() {
-            self.set_host(word);
-        }
         self.memory.observe(&self.node, self.now());
         self.memory.observe_host(&self.host, self.now());
-        self
     }
 
     pub(super) fn after(self, seconds: u64) -> Self {
@@ -153,15 +158,15 @@ impl Scene {
         step(&self.situation())
     }
 
-    fn set_host(&mut self, word: &str) {
+    /// Whether this is a word about the host or the settings.
+    fn set_host(&mut self, name: &str, value: &str) -> bool {
         let host = &mut self.host;
-        match word.split_once('=').unwrap_or((word, "")) {
+        match (name, value) {
             ("noboot", _) => host.boot = None,
             ("up", seconds) => host.uptime = Duration::from_secs(seconds.parse().unwrap()),
             ("engine", version) => {
                 host.engine = Engine::NeedsReboot(Some(version.into()).filter(|v: &String| !v.is_empty()));
             }
-            ("quiet", _) => host.engine = Engine::Otherwise,
             ("unheard", _) => host.engine = Engine::Unheard,
             ("version", version) => host.os_version = Some(version.into()),
             ("pods", names) => host.pods = Some(pods(names)),
@@ -175,11 +180,11 @@ impl Scene {
             ("lock", held) => host.lock = ShutdownLock::Held(held.into()),
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
             ("fresh", _) => self.fresh = true,
-            ("stale", _) => self.fresh = false,
             ("preflight", _) => self.policy.on_drain_blocked = OnDrainBlocked::GiveUp,
             ("force-on-timeout", _) => self.policy.on_drain_timeout = OnDrainTimeout::Reboot,
-            _ => {}
+            _ => return false,
         }
+        true
     }
 }
 
@@ -261,23 +266,21 @@ fn budgets(texts: &str) -> Budgets {
     Budgets(Some(texts.split('+').filter(|text| !text.is_empty()).map(budget).collect()))
 }
 
-fn node(words: &str) -> NodeView {
-    let mut node = json!({
+/// A Node of which nothing is known but that it is there and Ready.
+fn blank() -> Value {
+    json!({
         "metadata": { "name": "n1", "uid": "u1", "resourceVersion": "50", "annotations": {}, "managedFields": [] },
         "spec": {},
         "status": { "conditions": [{ "type": "Ready", "status": "True" }],
                     "nodeInfo": { "bootID": BOOT, "architecture": "", "containerRuntimeVersion": "", "kernelVersion": "",
                                   "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "",
                                   "osImage": "", "systemUUID": "" } },
-    });
-    for word in words.split_whitespace() {
-        set_node(&mut node, word);
-    }
-    NodeView::from(&serde_json::from_value::<Node>(node).unwrap())
+    })
 }
 
-fn set_node(node: &mut Value, word: &str) {
-    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+/// Whether this is a word about the Node. In a text `_` is a space.
+fn set_node(node: &mut Value, name: &str, value: &str) -> bool {
+    let text = || value.replace('_', " ");
     let mut set = |key: &str, value: String| node["metadata"]["annotations"][key] = Value::String(value);
     match name {
         "asks" => {
@@ -292,20 +295,20 @@ fn set_node(node: &mut Value, word: &str) {
             set(key::NEEDED, "kernel".into());
             set(key::REQUEST, request(BOOT, "engine+person", value));
         }
-        "needed" => set(key::NEEDED, value.into()),
+        "needed" => set(key::NEEDED, text()),
         "own-words" => set(key::NEEDED, "update_engine: a reboot completes an update".into()),
-        "request" => set(key::REQUEST, value.into()),
+        "request" => set(key::REQUEST, text()),
         "request-of" => set(key::REQUEST, request(BOOT, value, "")),
         "old-request" => set(key::REQUEST, request(OLD, value, "")),
         "granted" => set(key::REBOOT, format!("{BOOT}.{value}")),
         "spent" => set(key::REBOOT, format!("{OLD}.{value}")),
         "now" => set(key::REBOOT, "now".into()),
-        "reboot" => set(key::REBOOT, value.replace('_', " ")),
+        "reboot" => set(key::REBOOT, text()),
         "draining" | "rebooting" => set(key::IN_PROGRESS, in_progress(name, BOOT, value)),
         "was-draining" | "was-rebooting" => set(key::IN_PROGRESS, in_progress(&name[4..], OLD, value)),
-        "in-progress" => set(key::IN_PROGRESS, value.into()),
-        "paused" => set(key::PAUSED, value.into()),
-        "status" => set(key::STATUS, value.replace('_', " ")),
+        "in-progress" => set(key::IN_PROGRESS, text()),
+        "paused" => set(key::PAUSED, text()),
+        "status" => set(key::STATUS, text()),
         "last" => set(key::LAST_REBOOT, last_reboot(value)),
         "cordon" => {
             node["spec"]["unschedulable"] = json!(true);
@@ -315,8 +318,9 @@ fn set_node(node: &mut Value, word: &str) {
         "uid" => node["metadata"]["uid"] = json!(value),
         "kubelet-old" => node["status"]["nodeInfo"]["bootID"] = json!(OLD),
         "down" => node["status"]["conditions"][0]["status"] = json!("Unknown"),
-        _ => {}
+        _ => return false,
     }
+    true
 }
 
 /// `details`: more fields as `field:number`, or `notBefore:HH` for that hour of the day of the tests.
