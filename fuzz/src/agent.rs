@@ -8,7 +8,7 @@ use reboot_core::annotations as key;
 use reboot_core::drain::{Attachments, Budgets, PodRef, PodView, Rules};
 use reboot_core::node::NodeView;
 use reboot_core::step::{
-    Action, Engine, HostView, Memory, OnDrainBlocked, OnDrainTimeout, Policy, ShutdownLock, Situation, Step, step,
+    Action, Engine, Fresh, HostView, Memory, OnDrainBlocked, OnDrainTimeout, Policy, ShutdownLock, Situation, Step, step,
 };
 use reboot_core::values::{Field, Phase};
 
@@ -36,8 +36,8 @@ pub fn check(cluster: &Cluster<'_>) {
         memory.observe_host(&host, now);
         let decide =
             |fresh| step(&Situation { node: &view, host: &host, memory: &memory, policy: &policy, fresh, now });
-        let decided = match decide(cluster.says("fresh")) {
-            Step { action: Action::Refresh, .. } => decide(true),
+        let decided = match decide(cluster.says("fresh").then(|| fresh(cluster))) {
+            Step { action: Action::Refresh, .. } => decide(Some(fresh(cluster))),
             decided => decided,
         };
         check_step(&decided, &view, &host);
@@ -48,6 +48,12 @@ pub fn check(cluster: &Cluster<'_>) {
         memory.wrote(&NodeView::from(&node), now);
     }
     panic!("still writing after {WRITES} writes: {node:?}");
+}
+
+/// What logind says when it is asked.
+fn fresh(cluster: &Cluster<'_>) -> Fresh {
+    let preparing = cluster.says("shutdown").then_some(true).or(cluster.says("steady").then_some(false));
+    Fresh { preparing_for_shutdown: preparing }
 }
 
 fn host(cluster: &Cluster<'_>) -> HostView {
@@ -67,7 +73,6 @@ fn host(cluster: &Cluster<'_>) -> HostView {
         pods: (!cluster.says("unlisted")).then(|| (0..cluster.number("pods").min(3)).map(pod).collect()),
         budgets: Budgets((!cluster.says("unlisted")).then(Vec::new)),
         attachments: Attachments((!cluster.says("unlisted")).then(Vec::new)),
-        preparing_for_shutdown: cluster.says("shutdown").then_some(true).or(cluster.says("steady").then_some(false)),
         lock: ShutdownLock::Free,
         other_manager: None,
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::BoxFuture;
 use reboot_core::drain::{Attachments, Budgets, PodView};
 use reboot_core::ids::BootId;
-use reboot_core::step::{Engine, HostView, LogindReply, ShutdownLock};
+use reboot_core::step::{Engine, Fresh, HostView, LogindReply, ShutdownLock};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -128,12 +128,13 @@ impl Machine {
     /// The machine as the watches know it.
     pub fn view(&mut self, workload: Workload) -> HostView {
         let engine = sort_engine(&self.engine.borrow_and_update());
-        self.view_with(engine, workload, None)
+        self.view_with(engine, workload)
     }
 
     /// The machine with update_engine and logind asked just now.
-    pub fn fresh_view(&mut self, (engine, preparing): &Asked, workload: Workload) -> HostView {
-        self.view_with(sort_engine(engine), workload, *preparing)
+    pub fn fresh_view(&mut self, (engine, preparing): &Asked, workload: Workload) -> (HostView, Fresh) {
+        let fresh = Fresh { preparing_for_shutdown: *preparing };
+        (self.view_with(sort_engine(engine), workload), fresh)
     }
 
     /// Asks logind for locks, for [`Workload::lock`].
@@ -157,7 +158,7 @@ impl Machine {
         }
     }
 
-    fn view_with(&mut self, engine: Engine, workload: Workload, preparing: Option<bool>) -> HostView {
+    fn view_with(&mut self, engine: Engine, workload: Workload) -> HostView {
         HostView {
             boot: self.boot(),
             os_version: self.os_version.clone(),
@@ -167,7 +168,6 @@ impl Machine {
             budgets: workload.budgets,
             attachments: workload.attachments,
             lock: workload.lock,
-            preparing_for_shutdown: preparing,
             other_manager: self.other_manager.clone(),
         }
     }

@@ -11,7 +11,7 @@ use reboot_core::annotations::NodePatch;
 use reboot_core::backoff;
 use reboot_core::drain::{BudgetView, Budgets, PodView};
 use reboot_core::node::NodeView;
-use reboot_core::step::{Action, HostView, Memory, Note, Policy, ShutdownLock, Situation, Step, step, watches};
+use reboot_core::step::{Action, Fresh, HostView, Memory, Note, Policy, ShutdownLock, Situation, Step, step, watches};
 use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::Clock;
@@ -132,7 +132,7 @@ impl Reconciler {
             let host = self.machine.view(state.watched.workload());
             state.memory.observe_host(&host, self.now());
             self.watch(&node, &host, state);
-            let decided = self.decide(&node, &host, state, false);
+            let decided = self.decide(&node, &host, state, None);
             let done = match decided.action {
                 Action::Refresh => self.act_on_fresh_view(state).await,
                 action => self.act(action, decided.notes, &node, state).await,
@@ -162,7 +162,7 @@ impl Reconciler {
     /// Begins and ends watches, as the decisions need them.
     fn watch(&self, node: &NodeView, host: &HostView, state: &mut State) {
         let (memory, policy, now) = (&state.memory, &self.policy, self.now());
-        let wanted = watches(&Situation { node, host, memory, policy, fresh: false, now });
+        let wanted = watches(&Situation { node, host, memory, policy, fresh: None, now });
         let Watching { pods, volumes, lock } = &mut state.watched;
         if wanted.pods {
             pods.get_or_insert_with(|| (self.pods.watch(), self.pods.watch_budgets()));
@@ -181,7 +181,7 @@ impl Reconciler {
         }
     }
 
-    fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: bool) -> Step {
+    fn decide(&self, node: &NodeView, host: &HostView, state: &mut State, fresh: Option<Fresh>) -> Step {
         let (memory, policy, now) = (&state.memory, &self.policy, self.now());
         let step = step(&Situation { node, host, memory, policy, fresh, now });
         if step.status.is_some() && step.status != state.said {
@@ -191,10 +191,8 @@ impl Reconciler {
         step
     }
 
-    /// Reads the Node, update_engine, logind and the pods, and acts on what follows from exactly that.
-    ///
-    /// Before the point of no return the Node need not be read: whatever is decided about it is a write at the
-    /// resourceVersion of the view, which fails where that is not the newest.
+    /// Asks update_engine and logind and lists the pods, as [`Action::Refresh`] says, and acts on what follows from
+    /// exactly that; past the point of no return the Node is read as well.
     async fn act_on_fresh_view(&mut self, state: &mut State) -> Done {
         let committed = state.memory.is_committed();
         let node = async { if committed { self.node.refresh().await } else { Ok(()) } };
@@ -217,8 +215,8 @@ impl Reconciler {
         let Some(node) = self.node.view().cloned() else { return Done::Again };
         state.memory.observe(&node, self.now());
         let workload = Workload { pods: Some(pods), ..state.watched.workload() };
-        let host = self.machine.fresh_view(asked, workload);
-        let decided = self.decide(&node, &host, state, true);
+        let (host, fresh) = self.machine.fresh_view(asked, workload);
+        let decided = self.decide(&node, &host, state, Some(fresh));
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.
             Action::Wait | Action::Refresh => Done::WaitFor(decided.wake.unwrap_or(backoff::LATE)),

@@ -102,12 +102,17 @@ pub struct HostView {
     pub budgets: Budgets,
     /// The volumes that are attached to the node, from a watch.
     pub attachments: Attachments,
-    /// logind's `PreparingForShutdown`; `None`: it was not asked, or does not answer.
-    pub preparing_for_shutdown: Option<bool>,
     /// Whether a lock blocks shutdowns; asked where [`Watches::lock`] wants it.
     pub lock: ShutdownLock,
     /// Another reboot manager that is active on this machine.
     pub other_manager: Option<String>,
+}
+
+/// What is not watched, but asked for where a decision needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// logind's `PreparingForShutdown`; `None`: it does not answer.
+    pub preparing_for_shutdown: Option<bool>,
 }
 
 /// Everything that a decision rests on.
@@ -121,8 +126,9 @@ pub struct Situation<'a> {
     pub memory: &'a Memory,
     /// The settings.
     pub policy: &'a Policy,
-    /// Whether node, engine, pods and `PreparingForShutdown` were all read just now, not taken from a watch.
-    pub fresh: bool,
+    /// What [`Action::Refresh`] brought; update_engine and the pods of `host` are of the same moment then. `None`: all
+    /// that is known is from watches.
+    pub fresh: Option<Fresh>,
     /// The time.
     pub now: Now,
 }
@@ -136,7 +142,9 @@ pub enum Action {
     Write(NodePatch, Option<Note>),
     /// Post these evictions, all at once.
     Evict(Vec<Evict>),
-    /// Read node, engine, pods and `PreparingForShutdown`, and decide again on that.
+    /// Ask update_engine and logind, list the pods, and decide again on that. The Node is read as well where the point of
+    /// no return is passed ([`Memory::is_committed`]). Before that it need not be: what is decided about it is a write at
+    /// the resourceVersion of the view, which fails where that is not the newest.
     Refresh,
     /// Call logind.
     Reboot,

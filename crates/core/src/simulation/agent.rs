@@ -7,7 +7,7 @@ use crate::audit::Actor;
 use crate::drain::{Attachments, Budgets, PodView};
 use crate::ids::BootId;
 use crate::node::NodeView;
-use crate::step::{Action, EvictReply, HostView, Memory, Situation, Step, Watches, step, watches};
+use crate::step::{Action, EvictReply, Fresh, HostView, Memory, Situation, Step, Watches, step, watches};
 
 /// One run of the agent's process.
 pub(super) struct Agent {
@@ -45,15 +45,15 @@ impl Agent {
         let Some(node) = self.newest.clone() else { return Ok(false) };
         self.memory.observe(&node, self.now(world));
         let (pods, budgets, volumes) = (self.pods.clone(), self.budgets.clone(), self.attachments(world, host));
-        let view = world.hosts[host].machine.host_view(pods, budgets, volumes, false, world.mono);
+        let view = world.hosts[host].machine.host_view(pods, budgets, volumes, world.mono);
         self.memory.observe_host(&view, self.now(world));
         let before = self.watching;
-        self.watching = watches(&self.situation(world, &node, &view, false));
+        self.watching = watches(&self.situation(world, &node, &view, None));
         if self.watching != before {
             // What is watched anew is seen at the next turn.
             return Ok(true);
         }
-        let decided = self.decide(world, &node, &view, false);
+        let decided = self.decide(world, &node, &view, None);
         self.wake = decided.wake.map(|delay| world.mono + delay);
         match decided.action {
             Action::Refresh => self.act_on_fresh_view(world, host),
@@ -91,11 +91,17 @@ impl Agent {
         if self.watching.volumes { world.hosts[host].machine.attachments() } else { Attachments::default() }
     }
 
-    fn decide(&mut self, world: &World, node: &NodeView, host: &HostView, fresh: bool) -> Step {
+    fn decide(&mut self, world: &World, node: &NodeView, host: &HostView, fresh: Option<Fresh>) -> Step {
         step(&self.situation(world, node, host, fresh))
     }
 
-    fn situation<'a>(&'a self, world: &'a World, node: &'a NodeView, host: &'a HostView, fresh: bool) -> Situation<'a> {
+    fn situation<'a>(
+        &'a self,
+        world: &'a World,
+        node: &'a NodeView,
+        host: &'a HostView,
+        fresh: Option<Fresh>,
+    ) -> Situation<'a> {
         Situation { node, host, memory: &self.memory, policy: &world.step_policy, fresh, now: self.now(world) }
     }
 
@@ -104,10 +110,11 @@ impl Agent {
         let pods = world.hosts[host].machine.pods();
         self.disturb(world, host)?;
         let (budgets, volumes) = (self.budgets.clone(), self.attachments(world, host));
-        let view = world.hosts[host].machine.host_view(Some(pods), budgets, volumes, true, world.mono);
+        let view = world.hosts[host].machine.host_view(Some(pods), budgets, volumes, world.mono);
+        let fresh = world.hosts[host].machine.fresh();
         let Some(node) = self.newest.clone() else { return Ok(true) };
         self.memory.observe(&node, self.now(world));
-        let decided = self.decide(world, &node, &view, true);
+        let decided = self.decide(world, &node, &view, Some(fresh));
         if matches!(decided.action, Action::Wait | Action::Refresh) {
             self.wake = Some(world.mono + decided.wake.unwrap_or(Duration::from_secs(30)));
             return Ok(false);

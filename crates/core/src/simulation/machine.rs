@@ -10,7 +10,7 @@ use super::world::World;
 use crate::audit::Actor;
 use crate::drain::{Attachment, Attachments, Budgets, Claim, Nature, PodRef, PodView, Refusal};
 use crate::ids::BootId;
-use crate::step::{Engine, EvictReply, HostView, LogindReply, ShutdownLock};
+use crate::step::{Engine, EvictReply, Fresh, HostView, LogindReply, ShutdownLock};
 
 pub(super) struct Machine {
     pub(super) boot: BootId,
@@ -106,13 +106,17 @@ impl Machine {
         self.pods.iter().map(|pod| pod.view.clone()).collect()
     }
 
-    /// What the agent sees; `pods` and `preparing` as far as it has read them.
+    /// What logind says when it is asked.
+    pub(super) fn fresh(&self) -> Fresh {
+        Fresh { preparing_for_shutdown: Some(matches!(self.power, Power::Preparing(_))) }
+    }
+
+    /// What the agent sees, with the pods, budgets and volumes that it knows.
     pub(super) fn host_view(
         &self,
         pods: Option<Vec<PodView>>,
         budgets: Budgets,
         attachments: Attachments,
-        fresh: bool,
         mono: Duration,
     ) -> HostView {
         HostView {
@@ -123,7 +127,6 @@ impl Machine {
             pods,
             budgets,
             attachments,
-            preparing_for_shutdown: fresh.then_some(matches!(self.power, Power::Preparing(_))),
             lock: ShutdownLock::Free,
             other_manager: None,
         }

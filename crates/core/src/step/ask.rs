@@ -20,10 +20,8 @@ pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
     let same_boot = s.node.compatible_request().is_none_or(|request| request.boot == boot);
     if s.node.cordon_is_ours() && s.node.permission.get().is_none() && same_boot {
         // Somebody took a cycle away that an earlier run had begun, and perhaps called logind for.
-        if !s.fresh {
-            return cycle::refresh("Looking whether a shutdown is under way");
-        }
-        if s.host.preparing_for_shutdown == Some(true) {
+        let Some(fresh) = s.fresh else { return cycle::refresh("Looking whether a shutdown is under way") };
+        if fresh.preparing_for_shutdown == Some(true) {
             return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(cycle::STILL_PREPARING);
         }
     }

@@ -43,10 +43,8 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
 /// The same under a cycle of an earlier run of this agent, which may have passed the point of no return and called
 /// logind. What this run did not see on the Node, the machine still knows.
 pub(super) fn removed_from_earlier_run(s: &Situation<'_>, lost: &InProgress) -> Step {
-    if !s.fresh {
-        return refresh("Rebooting: looking whether the shutdown is under way");
-    }
-    if s.host.preparing_for_shutdown == Some(true) {
+    let Some(fresh) = s.fresh else { return refresh("Rebooting: looking whether the shutdown is under way") };
+    if fresh.preparing_for_shutdown == Some(true) {
         return restore(s, &InProgress { phase: Phase::Rebooting, ..lost.clone() });
     }
     give_back(s, lost, EndReason::ProgressRemoved, None)
@@ -125,10 +123,8 @@ const LOGIND_AWAY: Duration = Duration::from_secs(5);
 /// The drain is over: the point of no return, on a fresh view. It is not passed while logind does not answer: beyond it
 /// only an answer of logind leads back, and the slot would be held for as long as there is none.
 fn end(s: &Situation<'_>, progress: &InProgress, remaining: &Remaining) -> Step {
-    if !s.fresh {
-        return refresh("Draining: done");
-    }
-    if s.host.preparing_for_shutdown.is_some() {
+    let Some(fresh) = s.fresh else { return refresh("Draining: done") };
+    if fresh.preparing_for_shutdown.is_some() {
         return commit(s, progress, remaining);
     }
     match time_left(s) {
@@ -149,7 +145,8 @@ pub(super) fn refresh(status: &str) -> Step {
     Step { status: Some(status.to_owned()), ..Step::new(Action::Refresh) }
 }
 
-/// The point of no return. Everything that could end the cycle has just been read afresh.
+/// The point of no return. update_engine, logind and the pods were just asked; the write itself fails where the Node is
+/// another one than was seen.
 fn commit(s: &Situation<'_>, progress: &InProgress, remaining: &Remaining) -> Step {
     let progress =
         InProgress { phase: Phase::Rebooting, spent_seconds: s.memory.spent(s.now).as_secs(), ..progress.clone() };
@@ -187,10 +184,8 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     if !due_in.is_zero() {
         return Step::wait(status).wake_in(due_in);
     }
-    if !s.fresh {
-        return refresh(&status);
-    }
-    if s.host.preparing_for_shutdown == Some(true) {
+    let Some(fresh) = s.fresh else { return refresh(&status) };
+    if fresh.preparing_for_shutdown == Some(true) {
         return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(STILL_PREPARING);
     }
     let go_on_without = time_left(s).is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;

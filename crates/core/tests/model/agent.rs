@@ -7,7 +7,7 @@ use reboot_core::annotations::{self as key, NodePatch};
 use reboot_core::audit::Actor;
 use reboot_core::ids::GrantId;
 use reboot_core::node::{CordonOwner, NodeView};
-use reboot_core::step::{Action, EvictReply, HostView, LogindReply, Memory, Situation, step};
+use reboot_core::step::{Action, EvictReply, Fresh, HostView, LogindReply, Memory, Situation, step};
 use reboot_core::values::{Field, InProgress, Permission, Phase};
 
 use super::mutation::Mutation as M;
@@ -65,6 +65,8 @@ impl World {
         let decide = |seen: &Seen, memory: &Memory, fresh: bool| {
             let (node, view) = self.taken_by_agent(&seen.view, state.host_view(host, fresh));
             let (policy, now) = (&self.step_policy, state.now());
+            let going_down = state.hosts[host].machine.going_down && !self.is(M::NotRestored);
+            let fresh = fresh.then_some(Fresh { preparing_for_shutdown: Some(going_down) });
             step(&Situation { node: &node, host: &view, memory, policy, fresh, now }).action
         };
         let action = decide(seen, memory, false);
@@ -217,7 +219,6 @@ impl World {
                 node.permission = id.unwrap_or(node.permission);
             }
             Some(M::IgnoreUncordon) if progress.is_some() => node.unschedulable = true,
-            Some(M::NotRestored) => host.preparing_for_shutdown = host.preparing_for_shutdown.map(|_| false),
             Some(M::CallWithoutPods) => host.pods = Some(Vec::new()),
             Some(M::GiveBackAfterCall) if node.paused.is_some() && !after_reboot => {
                 node.in_progress = progress

@@ -278,7 +278,6 @@ impl State {
             pods: Some(if fresh { self.pods(host) } else { Vec::new() }),
             budgets: Budgets(Some(Vec::new())),
             attachments: Attachments(Some(Vec::new())),
-            preparing_for_shutdown: fresh.then_some(machine.going_down),
             lock: ShutdownLock::Free,
             other_manager: None,
         }

@@ -23,6 +23,8 @@ pub(super) struct Scene {
     pub(super) memory: Memory,
     pub(super) policy: Policy,
     pub(super) fresh: bool,
+    /// What logind says when it is asked; `None`: nothing.
+    pub(super) preparing: Option<bool>,
     /// Since the scene began.
     pub(super) passed: Duration,
     /// For how long the process had run when the scene began.
@@ -48,7 +50,6 @@ pub(super) fn scene(words: &str) -> Scene {
         pods: None,
         budgets: Budgets(Some(Vec::new())),
         attachments: Attachments::default(),
-        preparing_for_shutdown: Some(false),
         lock: ShutdownLock::Free,
         other_manager: None,
     };
@@ -58,6 +59,7 @@ pub(super) fn scene(words: &str) -> Scene {
         memory: Memory::default(),
         policy,
         fresh: false,
+        preparing: Some(false),
         passed: Duration::ZERO,
         run_for: Duration::from_hours(1),
         restarts: 0,
@@ -150,8 +152,9 @@ impl Scene {
     }
 
     pub(super) fn situation(&self) -> Situation<'_> {
-        let Self { node, host, memory, policy, fresh, .. } = self;
-        Situation { node, host, memory, policy, fresh: *fresh, now: self.now() }
+        let Self { node, host, memory, policy, .. } = self;
+        let fresh = self.fresh.then_some(Fresh { preparing_for_shutdown: self.preparing });
+        Situation { node, host, memory, policy, fresh, now: self.now() }
     }
 
     pub(super) fn step(&self) -> Step {
@@ -174,8 +177,8 @@ impl Scene {
             ("no-budgets", _) => host.budgets = Budgets(None),
             ("attached", texts) => host.attachments = attachments(texts),
             ("no-volumes", _) => self.policy.drain.wait_for_volumes = Duration::ZERO,
-            ("preparing", yes) => host.preparing_for_shutdown = Some(yes == "yes"),
-            ("no-logind", _) => host.preparing_for_shutdown = None,
+            ("preparing", yes) => self.preparing = Some(yes == "yes"),
+            ("no-logind", _) => self.preparing = None,
             ("lock", "unknown") => host.lock = ShutdownLock::Unknown,
             ("lock", held) => host.lock = ShutdownLock::Held(held.into()),
             ("locksmithd", _) => host.other_manager = Some("locksmithd.service".into()),
