@@ -33,7 +33,7 @@ pub fn check(cluster: &Cluster<'_>, passed: Duration) {
     check_grants(&decided, &view, quota.limit(nodes.len()), now(passed));
     for action in &decided.actions {
         match action {
-            Action::Explain(_, Some(waiting)) => check_explanation(waiting),
+            Action::Explain(_, Some((_, waiting))) => check_explanation(waiting),
             Action::Settle(slot) => {
                 let found = cluster.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&slot.node));
                 let judged =

@@ -5,6 +5,7 @@ use reboot_core::annotations::{self as key, NodePatch};
 use reboot_core::ledger::{self, Evidence, Ledger, Slot, Verdict, Withdrawal};
 use reboot_core::node::NodeView;
 use reboot_core::plan::{Action, Memory, Policy};
+use reboot_core::reason::WaitReason;
 use reboot_core::values::Waiting;
 use reboot_runtime::call::CallError;
 use tracing::{info, warn};
@@ -68,7 +69,7 @@ impl Executor {
             (Action::Adopt(name), _) => self.adopt(name, now).await,
             (Action::Expel(name), _) => self.expel(name, now).await,
             (Action::Grant(_, limit), Some(node)) => self.grant(node, *limit, memory, now).await,
-            (Action::Explain(_, waiting), Some(node)) => self.explain(node, waiting.as_ref()).await,
+            (Action::Explain(_, explanation), Some(node)) => self.explain(node, explanation.as_ref()).await,
             (Action::Grant(..) | Action::Explain(..), None) => Ok(Applied::Nothing),
         }
     }
@@ -196,16 +197,20 @@ impl Executor {
         }
     }
 
-    async fn explain(&mut self, node: &NodeView, waiting: Option<&Waiting>) -> Result<Applied, CallError> {
-        let patch = match waiting {
-            Some(waiting) => NodePatch::default().set(key::WAITING, waiting),
+    async fn explain(
+        &mut self,
+        node: &NodeView,
+        explanation: Option<&(WaitReason, Waiting)>,
+    ) -> Result<Applied, CallError> {
+        let patch = match explanation {
+            Some((_, waiting)) => NodePatch::default().set(key::WAITING, waiting),
             None => NodePatch::default().remove(key::WAITING),
         };
         match self.nodes.patch(node, &patch).await {
             Ok(_) => {
-                if let Some(waiting) = waiting {
-                    info!(node = node.name, reason = waiting.reason, "waits: {}", waiting.message);
-                    self.teller.waits(node, waiting);
+                if let Some((reason, _)) = explanation {
+                    info!(node = node.name, reason = reason.code(), "waits: {reason}");
+                    self.teller.waits(node, reason);
                 }
                 Ok(Applied::Changed)
             }

@@ -4,7 +4,6 @@ use reboot_core::ids::GrantId;
 use reboot_core::ledger::Withdrawal;
 use reboot_core::node::NodeView;
 use reboot_core::reason::WaitReason;
-use reboot_core::values::Waiting;
 use reboot_runtime::events::{EventNote, Events, node_reference};
 
 /// Publishes the controller's Events.
@@ -25,9 +24,8 @@ impl Teller {
         self.say(node, why == Withdrawal::NotPickedUp, "GrantWithdrawn", format!("Withdrew the grant: {why}"));
     }
 
-    pub(crate) fn waits(&self, node: &NodeView, waiting: &Waiting) {
-        let warning = WaitReason::code_needs_attention(&waiting.reason) || waiting.blocker.is_some();
-        self.say(node, warning, "RebootWaiting", format!("{}: {}", waiting.reason, waiting.message));
+    pub(crate) fn waits(&self, node: &NodeView, reason: &WaitReason) {
+        self.say(node, reason.needs_attention(), "RebootWaiting", format!("{}: {reason}", reason.code()));
     }
 
     fn say(&self, node: &NodeView, warning: bool, reason: &str, note: String) {

@@ -58,8 +58,8 @@ pub enum Action {
     Expel(String),
     /// Take a slot, of as many as the quota allows, then write the grant to the Node.
     Grant(String, usize),
-    /// Write, or with `None` remove, `reboot-waiting`.
-    Explain(String, Option<Waiting>),
+    /// Write, or with `None` remove, `reboot-waiting`: the value, and the reason that it gives.
+    Explain(String, Option<(WaitReason, Waiting)>),
 }
 
 impl Action {
@@ -180,11 +180,12 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
     let mut explained = Vec::new();
     for node in view.nodes.iter().filter(|node| !busy.contains(node.name.as_str())) {
         let held_until = waiting::held_back(node, now);
-        let waiting = match plan.waits.get(&node.name) {
+        let explanation = match plan.waits.get(&node.name) {
             Some(reason) if node.waiting.get().is_some_and(|waiting| waiting.says(reason)) => continue,
             Some(reason) => {
                 let held_boot = held_until.and_then(|_| node.waiting.get()?.held_boot);
-                Some(Waiting { held_until, held_boot, ..Waiting::new(reason, now.wall_seconds()) })
+                let waiting = Waiting { held_until, held_boot, ..Waiting::new(reason, now.wall_seconds()) };
+                Some((reason.clone(), waiting))
             }
             None if node.waiting.is_absent() => continue,
             // What a person removed is not given again only because the node stopped asking for a moment.
@@ -194,7 +195,7 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
             }
             None => None,
         };
-        explained.push(Action::Explain(node.name.clone(), waiting));
+        explained.push(Action::Explain(node.name.clone(), explanation));
     }
     plan.actions.extend(explained);
 }

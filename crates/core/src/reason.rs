@@ -56,6 +56,8 @@ pub enum WaitReason {
     ControlPlane {
         /// That node, and how.
         blocker: (String, String),
+        /// Whether it does not get on by itself: it does not reboot, or has for long.
+        is_stuck: bool,
     },
     /// The ledger holds as many slots as an object can.
     SlotsCapped,
@@ -106,7 +108,9 @@ impl WaitReason {
     /// The node that stands in the way, where one does.
     pub fn blocker(&self) -> Option<&str> {
         match self {
-            Self::QuotaUsed { blocker: Some((node, _)), .. } | Self::ControlPlane { blocker: (node, _) } => Some(node),
+            Self::QuotaUsed { blocker: Some((node, _)), .. } | Self::ControlPlane { blocker: (node, _), .. } => {
+                Some(node)
+            }
             _ => None,
         }
     }
@@ -119,9 +123,23 @@ impl WaitReason {
         }
     }
 
-    /// Whether a wait with this code needs a person: the operator cannot end it.
-    pub fn code_needs_attention(code: &str) -> bool {
-        matches!(code, "NoAgent" | "AgentIncompatible" | "Malformed" | "SlotsCapped" | "LedgerLost")
+    /// Whether a person should look: what holds the node back may not pass by itself, and nobody chose that it should.
+    pub fn needs_attention(&self) -> bool {
+        match self {
+            Self::NoAgent
+            | Self::AgentIncompatible { .. }
+            | Self::Malformed { .. }
+            | Self::SlotsCapped
+            | Self::LedgerLost { .. } => true,
+            Self::QuotaUsed { blocker, .. } => blocker.is_some(),
+            Self::ControlPlane { is_stuck, .. } => *is_stuck,
+            Self::Paused { .. }
+            | Self::NotSelected
+            | Self::BootIdMismatch
+            | Self::BackingOff { .. }
+            | Self::GrantRemoved { .. }
+            | Self::QuotaZero => false,
+        }
     }
 }
 
@@ -146,7 +164,7 @@ impl fmt::Display for WaitReason {
             Self::QuotaUsed { limit, blocker: Some((node, state)) } => {
                 write!(f, "the quota of {limit} is used: {node} {state}")
             }
-            Self::ControlPlane { blocker: (node, state) } => {
+            Self::ControlPlane { blocker: (node, state), .. } => {
                 write!(f, "control-plane nodes go one at a time: {node} {state}")
             }
             Self::SlotsCapped => write!(f, "the ledger is full: {} slots", crate::ledger::MOST_SLOTS),
@@ -243,7 +261,7 @@ mod tests {
     fn check(reason: &WaitReason, attention: bool, words: &str) {
         assert_eq!(reason.to_string(), words);
         assert!(WaitReason::CODES.contains(&reason.code()), "{reason:?}");
-        assert_eq!(WaitReason::code_needs_attention(reason.code()), attention, "{reason:?}");
+        assert_eq!(reason.needs_attention(), attention, "{reason:?}");
     }
 
     #[test]
@@ -269,9 +287,12 @@ mod tests {
         let used = |blocker| WaitReason::QuotaUsed { limit: 3, blocker };
         check(&used(None), false, "the quota of 3 is used; its turn will come");
         let blocker = Some(("n1".to_owned(), "is not Ready".to_owned()));
-        check(&used(blocker), false, "the quota of 3 is used: n1 is not Ready");
-        let beside = WaitReason::ControlPlane { blocker: ("cp-2".to_owned(), "is not Ready".to_owned()) };
-        check(&beside, false, "control-plane nodes go one at a time: cp-2 is not Ready");
+        check(&used(blocker), true, "the quota of 3 is used: n1 is not Ready");
+        for is_stuck in [true, false] {
+            let blocker = ("cp-2".to_owned(), "is not Ready".to_owned());
+            let beside = WaitReason::ControlPlane { blocker, is_stuck };
+            check(&beside, is_stuck, "control-plane nodes go one at a time: cp-2 is not Ready");
+        }
         check(&WaitReason::SlotsCapped, true, "the ledger is full: 2000 slots");
         check(&WaitReason::LedgerLost { why: why() }, true, "the ledger of slots is being rebuilt: why");
     }

@@ -105,8 +105,8 @@ impl Capacity {
         if self.slots() >= self.limit || with_it > self.limit.max(self.unavailable.len()) {
             return Err(WaitReason::QuotaUsed { limit: self.limit, blocker: self.blocker(node, now) });
         }
-        if let Some(blocker) = self.other_control_plane(node, now) {
-            return Err(WaitReason::ControlPlane { blocker });
+        if let Some(reason) = self.other_control_plane(node, now) {
+            return Err(reason);
         }
         self.taken.insert(node.to_owned());
         self.unavailable.insert(node.to_owned());
@@ -125,22 +125,28 @@ impl Capacity {
         stuck.map(|slot| (slot.node.clone(), self.hold(slot))).or_else(|| idle().filter(|_| self.slots() < self.limit))
     }
 
-    /// The control-plane node that keeps this one from going, and how; `None` where this is none of them.
-    fn other_control_plane(&self, from: &str, now: Now) -> Option<(String, String)> {
+    /// The control-plane node that keeps this one from going; `None` where there is none, or this is no such node.
+    fn other_control_plane(&self, from: &str, now: Now) -> Option<WaitReason> {
         if !self.control_plane.contains_key(from) {
             return None;
         }
         let mut others = self.control_plane.iter().filter(|(node, _)| *node != from);
-        others.find_map(|(node, down)| Some((node.clone(), self.out_of_service(node, *down, now)?)))
+        others.find_map(|(node, down)| {
+            let (state, is_stuck) = self.out_of_service(node, *down, now)?;
+            Some(WaitReason::ControlPlane { blocker: (node.clone(), state), is_stuck })
+        })
     }
 
-    /// How a node is out of service, if it is. While it reboots as it should these are the same words throughout.
-    fn out_of_service(&self, node: &str, down: Option<&str>, now: Now) -> Option<String> {
+    /// How a node is out of service, if it is, and whether it does not get on by itself. While it reboots as it should
+    /// these are the same words throughout.
+    fn out_of_service(&self, node: &str, down: Option<&str>, now: Now) -> Option<(String, bool)> {
         if !self.taken.contains(node) {
-            return down.map(str::to_owned);
+            return down.map(|state| (state.to_owned(), true));
         }
-        let stuck = self.held.get(node).filter(|slot| is_stuck(slot, now));
-        Some(stuck.map_or_else(|| "holds a slot".to_owned(), |slot| self.hold(slot)))
+        match self.held.get(node).filter(|slot| is_stuck(slot, now)) {
+            Some(slot) => Some((self.hold(slot), true)),
+            None => Some(("holds a slot".to_owned(), false)),
+        }
     }
 
     fn hold(&self, slot: &Slot) -> String {

@@ -236,15 +236,19 @@ fn a_control_plane_node_that_has_to_wait_starves_nobody_and_is_told_of_the_quota
 
 #[test]
 fn a_control_plane_node_is_told_the_same_as_long_as_the_other_one_reboots_as_it_should() {
+    let check_words = |fleet: &Fleet, words: &str, attention: bool| {
+        check_words(fleet, words);
+        assert_eq!(fleet.plan().waits["a"].needs_attention(), attention, "{words}");
+    };
     let words = "control-plane nodes go one at a time: c ";
     for state in ["granted=7", "granted=7,draining=7,cordoned", "granted=7,rebooting=7,cordoned,down", "otherboot"] {
         let rebooting = fleet("9", &[("c", 7)], &["a:cp,asks", &format!("c:cp,asks,{state}")]);
-        check_words(&rebooting, &format!("{words}holds a slot"));
+        check_words(&rebooting, &format!("{words}holds a slot"), false);
     }
-    check_words(&fleet("9", &[], &["a:cp,asks=1", "c:cp,asks=0"]), &format!("{words}holds a slot"));
-    check_words(&fleet("9", &[], &["a:cp,asks", "c:cp,cordoned"]), &format!("{words}is cordoned"));
+    check_words(&fleet("9", &[], &["a:cp,asks=1", "c:cp,asks=0"]), &format!("{words}holds a slot"), false);
+    check_words(&fleet("9", &[], &["a:cp,asks", "c:cp,cordoned"]), &format!("{words}is cordoned"), true);
     let stuck = held_for_long(fleet("9", &[("c", 7)], &["a:cp,asks", "c:cp,asks,granted=7,draining=7,cordoned"]));
-    check_words(&stuck, &format!("{words}has held its slot since 2026-01-01T11:50:00Z and is cordoned"));
+    check_words(&stuck, &format!("{words}has held its slot since 2026-01-01T11:50:00Z and is cordoned"), true);
 }
 
 #[test]
@@ -300,7 +304,7 @@ fn nothing_is_granted_while_the_ledger_is_lost() {
     assert_eq!(actions[0], Action::Rebuild);
     // Said on the Node all the same, in case that it cannot be rebuilt.
     assert!(
-        matches!(&actions[1], Action::Explain(name, Some(waiting)) if name == "a" && waiting.reason == "LedgerLost")
+        matches!(&actions[1], Action::Explain(name, Some((_, waiting))) if name == "a" && waiting.reason == "LedgerLost")
     );
 }
 
@@ -424,7 +428,7 @@ fn the_reason_is_written_once_and_removed_when_it_no_longer_holds() {
     let explained = |text| {
         let plan = fleet("1", &[("x", 7)], &["x:asks,granted=7", text]).plan();
         plan.actions.into_iter().find_map(|action| match action {
-            Action::Explain(_, waiting) => Some(waiting.map(|waiting| waiting.reason)),
+            Action::Explain(_, explanation) => Some(explanation.map(|(_, waiting)| waiting.reason)),
             _ => None,
         })
     };
@@ -440,7 +444,7 @@ fn the_reason_is_short_however_long_the_words_are_that_it_quotes() {
         let mut fleet = fleet("1", &[], &["a:needed,later=2026-01-01T13:00:00Z"]);
         change(&mut fleet.nodes[0]);
         match fleet.plan().actions.pop() {
-            Some(Action::Explain(_, Some(waiting))) => waiting.message,
+            Some(Action::Explain(_, Some((_, waiting)))) => waiting.message,
             other => panic!("{other:?} explains nothing"),
         }
     };
@@ -463,7 +467,7 @@ fn a_grant_that_a_person_removed_stays_held_back_whatever_the_node_waits_for_mea
     let explained = |text: &str| fleet("1", &[], &[text]).plan().actions.pop();
     let held = "2026-01-01T12:04:00Z";
     assert_eq!(explained(&format!("a:removed={held}")), None);
-    let Some(Action::Explain(_, Some(waiting))) = explained(&format!("a:asks,paused,removed={held}")) else {
+    let Some(Action::Explain(_, Some((_, waiting)))) = explained(&format!("a:asks,paused,removed={held}")) else {
         panic!("the pause is explained")
     };
     assert_eq!((waiting.reason.as_str(), waiting.held_until), ("Paused", held.parse().ok()));

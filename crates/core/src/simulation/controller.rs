@@ -72,10 +72,10 @@ impl Controller {
             (Action::Adopt(name), _) => self.adopt(world, name),
             (Action::Expel(name), _) => self.expel(world, name),
             (Action::Grant(_, limit), Some(node)) => self.grant(world, node, *limit),
-            (Action::Explain(_, waiting), Some(node)) => {
+            (Action::Explain(_, explanation), Some(node)) => {
                 let patch = NodePatch::default();
-                let patch = match waiting {
-                    Some(waiting) => patch.set(crate::annotations::WAITING, waiting),
+                let patch = match explanation {
+                    Some((_, waiting)) => patch.set(crate::annotations::WAITING, waiting),
                     None => patch.remove(crate::annotations::WAITING),
                 };
                 write(world, node, &patch).map(drop)
@@ -205,8 +205,8 @@ fn withdraw(world: &mut World, node: &NodeView, why: Withdrawal) -> Result<NodeV
 fn in_words(action: &Action) -> String {
     match action {
         Action::Settle(slot) => format!("settle {}", slot.node),
-        Action::Explain(name, waiting) => {
-            format!("explain {name} {}", waiting.as_ref().map_or("nothing", |waiting| &waiting.reason))
+        Action::Explain(name, explanation) => {
+            format!("explain {name} {}", explanation.as_ref().map_or("nothing", |(reason, _)| reason.code()))
         }
         other => format!("{other:?}"),
     }

@@ -143,9 +143,9 @@ impl World {
                 Ok(Done::then(state.node(host).map_or(Work::Plan, |seen| Work::Expel(host, Arc::clone(seen)))))
             }
             Action::Grant(_, limit) => self.grant(state, host, &ledger, *limit, sight),
-            Action::Explain(_, waiting) => {
-                let patch = match waiting {
-                    Some(waiting) => NodePatch::default().set(key::WAITING, waiting),
+            Action::Explain(_, explanation) => {
+                let patch = match explanation {
+                    Some((_, waiting)) => NodePatch::default().set(key::WAITING, waiting),
                     None => NodePatch::default().remove(key::WAITING),
                 };
                 let seen = view_of(state, host, sight.old).ok_or(Refused::Gone)?;
@@ -371,7 +371,8 @@ impl Work {
 
 /// Explanations are for people, except for the one that says until when a removed grant is not given again.
 fn matters(action: &Action, nodes: &[NodeView]) -> bool {
-    let Action::Explain(name, waiting) = action else { return true };
+    let Action::Explain(name, explanation) = action else { return true };
     let before = nodes.iter().find(|node| node.name == *name).and_then(|node| node.waiting.get());
-    before.is_some_and(|before| before.held_until.is_some()) || waiting.as_ref().is_some_and(|w| w.held_until.is_some())
+    before.is_some_and(|before| before.held_until.is_some())
+        || explanation.as_ref().is_some_and(|(_, waiting)| waiting.held_until.is_some())
 }
