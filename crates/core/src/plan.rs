@@ -7,12 +7,12 @@ mod capacity;
 mod memory;
 mod waiting;
 
-pub use capacity::Capacity;
 pub use memory::Memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use capacity::Capacity;
 use jiff::Timestamp;
 
 use crate::ledger::{self, LedgerState, MOST_SLOTS, Slot, Verdict};

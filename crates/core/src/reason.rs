@@ -1,4 +1,4 @@
-//! Typed reasons: every "no" of the operator is one of these, the same in annotations, Events, metrics and logs (L3).
+//! Why a node waits for its grant, and how a cycle ended: in annotations, Events, metrics and logs under the same names.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
-//! The real [`crate::plan`] and the real [`crate::step`] against a world in memory, in seeded random order, with every
-//! fault that the design speaks of; the [`crate::audit`] looks at each change. In the end the faults stop, and every
-//! node that asks must be rebooted and clean, driven by nothing but changes and the wake-ups that both sides ask for.
+//! The real [`crate::plan`] and the real [`crate::step`] against a world in memory, in seeded random order, with crashes,
+//! lost and late writes, stale watches, and people; the [`crate::audit`] looks at each change. In the end the faults stop,
+//! and every node that asks must be rebooted and clean, driven by nothing but changes and the wake-ups that both sides ask
+//! for.
 
 mod agent;
 mod api;

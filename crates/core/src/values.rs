@@ -165,7 +165,7 @@ impl Answer {
 pub enum Permission {
     /// From the controller, within the quota.
     Granted(GrantId),
-    /// `now`, from a person: no quota, no window, but the drain.
+    /// `now`, from a person: without the quota, and with the drain.
     Now,
 }
 
@@ -241,7 +241,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// The value for a reason that holds since now.
+    /// The value for this reason, which has held since then.
     pub fn new(reason: &WaitReason, since: Timestamp) -> Self {
         Self {
             reason: reason.code().to_owned(),

@@ -14,43 +14,53 @@ use crate::{Now, until};
 /// How long a slot may be held before it is named as what blocks the others. An alarm: it frees nothing (S6).
 const LONG: Duration = Duration::from_mins(10);
 
-/// How long a node that holds no slot may be not Ready before it is named: one that registers, or whose kubelet starts
-/// again, is Ready before, and whoever is named, or not any more, costs every node that waits a write.
+/// For how long a node without a slot may be not Ready before it is named. One that registers, or whose kubelet starts
+/// again, is Ready sooner; and every change of who is named costs a write for each node that waits.
 const BRIEF: Duration = Duration::from_secs(30);
 
 /// The quota against what uses it.
 ///
-/// Unavailable are the selected nodes that hold a slot, are not Ready, or are unschedulable, whoever did it. A node may
-/// be granted when the slots with it stay within the quota, and so do the unavailable nodes with it; unless they are
-/// above the quota without it already and it is one of them: rebooting a node that is down costs nothing more.
+/// Unavailable are the selected nodes that hold a slot, are not Ready, or are cordoned, whoever did it. A node may be
+/// granted when with it neither the slots nor the unavailable nodes are more than the quota. More nodes than that may be
+/// unavailable already: then one of these may go all the same, because to reboot a node that is down costs nothing more.
 ///
 /// Control-plane nodes go one at a time whatever the quota is, so that etcd keeps its quorum: none is granted while
-/// another one, selected or not, holds a slot, is not Ready, or is unschedulable. Like the count of the unavailable nodes
-/// this rests on the view. The ledger knows no labels, so that the write of a slot checks the number of slots alone.
+/// another one, selected or not, holds a slot, is not Ready, or is cordoned. Like the count of the unavailable nodes this
+/// rests on the view, which has all slots that were known when it was made, and on there being one leader. What is
+/// checked once more when a slot is written is the number of slots alone: the ledger knows no labels.
 #[derive(Debug)]
-pub struct Capacity {
+pub(super) struct Capacity {
     limit: usize,
     lost: Option<String>,
-    /// Whoever holds a slot, by this plan included.
+    /// The slots of the ledger, by node.
+    held: BTreeMap<String, Slot>,
+    /// The nodes that hold a slot, those included to which this plan gives one.
     taken: BTreeSet<String>,
     unavailable: BTreeSet<String>,
-    held: BTreeMap<String, Slot>,
-    /// What is wrong with nodes that hold a slot.
-    held_down: BTreeMap<String, &'static str>,
-    /// What is wrong with nodes that hold none, and from when on they are named.
-    idle_down: BTreeMap<String, (&'static str, Option<Timestamp>)>,
-    /// The control-plane nodes, selected or not, and what is wrong with each.
-    control_plane: BTreeMap<String, Option<&'static str>>,
+    /// What is wrong with a node, selected or not, where something is.
+    down: BTreeMap<String, Down>,
+    /// The control-plane nodes, selected or not.
+    control_plane: BTreeSet<String>,
+}
+
+/// What is wrong with a node.
+#[derive(Debug)]
+struct Down {
+    state: &'static str,
+    /// From when on it is named, where it holds no slot; `None`: at once.
+    named_from: Option<Timestamp>,
 }
 
 impl Capacity {
     /// The capacity of this view.
-    pub fn of(view: &ClusterView<'_>, policy: &Policy) -> Self {
+    pub(super) fn of(view: &ClusterView<'_>, policy: &Policy) -> Self {
         let selected = || view.nodes.iter().filter(|node| policy.selector.matches(&node.labels));
+        let control_plane = view.nodes.iter().filter(|node| node.is_control_plane());
         let slots = view.ledger.slots().iter();
         let held: BTreeMap<String, Slot> = slots.map(|slot| (slot.node.clone(), slot.clone())).collect();
-        let control_plane = view.nodes.iter().filter(|node| node.is_control_plane());
-        let is_unavailable = |node: &&NodeView| held.contains_key(&node.name) || down(node).is_some();
+        let down = view.nodes.iter().filter_map(|node| Some((node.name.clone(), Down::of(node)?)));
+        let down: BTreeMap<String, Down> = down.collect();
+        let is_unavailable = |node: &&NodeView| held.contains_key(&node.name) || down.contains_key(&node.name);
         Self {
             limit: policy.quota.limit(selected().count()),
             lost: match view.ledger {
@@ -59,28 +69,19 @@ impl Capacity {
             },
             taken: held.keys().cloned().collect(),
             unavailable: selected().filter(is_unavailable).map(|node| node.name.clone()).collect(),
-            idle_down: selected()
-                .filter(|node| !held.contains_key(&node.name))
-                .filter_map(|node| Some((node.name.clone(), (down(node)?, named_from(node)))))
-                .collect(),
-            held_down: view
-                .nodes
-                .iter()
-                .filter(|node| held.contains_key(&node.name))
-                .filter_map(|node| Some((node.name.clone(), down(node)?)))
-                .collect(),
-            control_plane: control_plane.map(|node| (node.name.clone(), down(node))).collect(),
+            control_plane: control_plane.map(|node| node.name.clone()).collect(),
             held,
+            down,
         }
     }
 
     /// The slots that the quota allows.
-    pub fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
     /// The slots taken.
-    pub fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         self.taken.len()
     }
 
@@ -113,35 +114,43 @@ impl Capacity {
         Ok(())
     }
 
-    /// The node that keeps the quota in use without getting on, seen from another node. While the slots alone use it up,
-    /// a node without one is not the reason.
+    /// The node that keeps the quota in use without getting on, seen from another node.
     fn blocker(&self, from: &str, now: Now) -> Option<(String, String)> {
-        let stuck = self.held.values().find(|slot| is_stuck(slot, now));
-        let idle = || {
-            let mut named =
-                self.idle_down.iter().filter(|(node, (_, at))| *node != from && at.is_none_or(|at| at <= now.wall));
-            named.next().map(|(node, (state, _))| (node.clone(), (*state).to_owned()))
-        };
-        stuck.map(|slot| (slot.node.clone(), self.hold(slot))).or_else(|| idle().filter(|_| self.slots() < self.limit))
+        if let Some(slot) = self.held.values().find(|slot| is_stuck(slot, now)) {
+            return Some((slot.node.clone(), self.hold(slot)));
+        }
+        if self.slots() >= self.limit {
+            // The slots alone use it up: a node without one is not the reason.
+            return None;
+        }
+        let is_named = |down: &Down| down.named_from.is_none_or(|at| at <= now.wall);
+        let (node, down) = self.idle().find(|(node, down)| *node != from && is_named(down))?;
+        Some((node.clone(), down.state.to_owned()))
+    }
+
+    /// The selected nodes that use the quota up without a slot in the ledger.
+    fn idle(&self) -> impl Iterator<Item = (&String, &Down)> {
+        let is_idle = |node: &String| self.unavailable.contains(node) && !self.held.contains_key(node);
+        self.down.iter().filter(move |(node, _)| is_idle(node))
     }
 
     /// The control-plane node that keeps this one from going; `None` where there is none, or this is no such node.
     fn other_control_plane(&self, from: &str, now: Now) -> Option<WaitReason> {
-        if !self.control_plane.contains_key(from) {
+        if !self.control_plane.contains(from) {
             return None;
         }
-        let mut others = self.control_plane.iter().filter(|(node, _)| *node != from);
-        others.find_map(|(node, down)| {
-            let (state, is_stuck) = self.out_of_service(node, *down, now)?;
+        let mut others = self.control_plane.iter().filter(|node| *node != from);
+        others.find_map(|node| {
+            let (state, is_stuck) = self.out_of_service(node, now)?;
             Some(WaitReason::ControlPlane { blocker: (node.clone(), state), is_stuck })
         })
     }
 
     /// How a node is out of service, if it is, and whether it does not get on by itself. While it reboots as it should
     /// these are the same words throughout.
-    fn out_of_service(&self, node: &str, down: Option<&str>, now: Now) -> Option<(String, bool)> {
+    fn out_of_service(&self, node: &str, now: Now) -> Option<(String, bool)> {
         if !self.taken.contains(node) {
-            return down.map(|state| (state.to_owned(), true));
+            return self.down.get(node).map(|down| (down.state.to_owned(), true));
         }
         match self.held.get(node).filter(|slot| is_stuck(slot, now)) {
             Some(slot) => Some((self.hold(slot), true)),
@@ -150,14 +159,26 @@ impl Capacity {
     }
 
     fn hold(&self, slot: &Slot) -> String {
-        let state = self.held_down.get(&slot.node).map(|state| format!(" and {state}")).unwrap_or_default();
+        let state = self.down.get(&slot.node).map(|down| format!(" and {}", down.state)).unwrap_or_default();
         format!("has held its slot since {}{state}", slot.since)
     }
 
     /// When the next node becomes one that is named as a blocker.
     pub(super) fn next_alarm(&self, now: Now) -> Option<Duration> {
-        let idle = self.idle_down.values().filter_map(|(_, at)| *at);
+        let idle = self.idle().filter_map(|(_, down)| down.named_from);
         self.held.values().map(alarm_at).chain(idle).filter_map(|at| until(at, now)).min()
+    }
+}
+
+impl Down {
+    fn of(node: &NodeView) -> Option<Self> {
+        if node.ready && !node.unschedulable {
+            return None;
+        }
+        let state = if node.ready { "is cordoned" } else { "is not Ready" };
+        // A cordon is no brief affair.
+        let brief = node.not_ready_since.filter(|_| !node.unschedulable);
+        Some(Self { state, named_from: brief.and_then(|since| since.checked_add(BRIEF).ok()) })
     }
 }
 
@@ -167,19 +188,4 @@ fn alarm_at(slot: &Slot) -> Timestamp {
 
 fn is_stuck(slot: &Slot, now: Now) -> bool {
     until(alarm_at(slot), now).is_none()
-}
-
-/// A cordon is no brief affair.
-fn named_from(node: &NodeView) -> Option<Timestamp> {
-    node.not_ready_since.filter(|_| !node.unschedulable)?.checked_add(BRIEF).ok()
-}
-
-fn down(node: &NodeView) -> Option<&'static str> {
-    if !node.ready {
-        Some("is not Ready")
-    } else if node.unschedulable {
-        Some("is cordoned")
-    } else {
-        None
-    }
 }

@@ -245,8 +245,8 @@ pub(super) fn give_back(s: &Situation<'_>, progress: &InProgress, reason: EndRea
     step
 }
 
-/// How often the time spent draining is written down when nothing else is: so much longer may a drain take that the
-/// agent's restarts interrupt.
+/// How often the time spent draining is written down where nothing else is written. A restarted agent goes on from what
+/// stands there, so that each restart can make a drain longer by no more than this.
 const SAVE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long until the time spent draining is to be written down; `None` where nothing drains.

@@ -178,8 +178,8 @@ impl Memory {
         self.cycle.as_ref().map(spent).unwrap_or_default()
     }
 
-    /// Time since the latest write, which has brought the status along, or since the start of the process: a status that
-    /// holds only while a machine boots is not worth a write.
+    /// How long ago this process last wrote to the Node, with the status of that moment; or how long ago it started, where
+    /// it has not written yet: what is to be said while the machine boots is soon out of date.
     pub(super) fn since_last_write(&self, now: Now) -> Duration {
         now.mono.saturating_sub(self.last_write.unwrap_or_default())
     }

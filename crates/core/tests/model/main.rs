@@ -1,5 +1,5 @@
-//! The protocol under every order of events: the real decisions of both sides against a world in which everything can
-//! happen that the design speaks of, each kind as often as the configuration says. No state is left out.
+//! The protocol under every order of events: the real decisions of both sides against a world in which crashes,
+//! late writes, stale views and people come at any moment, each as often as the configuration says. No state is left out.
 //!
 //! [`world`] is what is true, [`agent`] and [`controller`] are the two loops around the functions of the crate, one call
 //! to the outside at a time, [`people`] is what others do, and [`search`] has the events and the search. [`print`] decides
