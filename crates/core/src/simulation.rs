@@ -2,6 +2,9 @@
 //! lost and late writes, stale watches, and people; the [`crate::audit`] looks at each change. In the end the faults stop,
 //! and every node that asks must be rebooted and clean, driven by nothing but changes and the wake-ups that both sides ask
 //! for.
+//!
+//! The loops around them ([`agent`], [`controller`]) are simpler than those of the two processes, which `tests/simulation`
+//! runs as they are.
 
 mod agent;
 mod api;

@@ -1,4 +1,5 @@
-//! The agent's loop around the real [`step`], as the agent's process runs it.
+//! The agent's loop around the real [`step`], made simple: whatever it does is answered before it goes on, evictions
+//! included, and with every fresh view it reads the Node, which the agent's process does past the point of no return only.
 
 use std::time::Duration;
 

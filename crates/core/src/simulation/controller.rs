@@ -1,4 +1,5 @@
-//! The controller's loop around the real [`plan`], as the controller's process runs it.
+//! The controller's loop around the real [`plan`], made simple: a slot is freed by a write of its own, where the
+//! controller's process gives it to the next node in the same write, and a lost ledger is rebuilt in one go.
 
 use std::time::Duration;
 
