@@ -7,7 +7,6 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use reboot_core::annotations::{AGENT_MANAGER, NodePatch};
-use reboot_core::ids::parse_version;
 use reboot_core::node::NodeView;
 use reboot_runtime::call::{CallError, call};
 
@@ -101,8 +100,7 @@ impl OwnNode {
     }
 
     fn is_newer(&self, seen: &NodeView) -> bool {
-        let version = |node: &NodeView| parse_version(&node.resource_version);
-        self.newest.as_ref().is_none_or(|known| version(seen) > version(known))
+        self.newest.as_ref().is_none_or(|known| seen.is_newer_than(known))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's loop: look, decide ([`reboot_core::step`]), do the one thing that was decided, and again.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,7 +15,7 @@ use reboot_core::node::NodeView;
 use reboot_core::step::{Action, Fresh, HostView, Memory, Note, Policy, ShutdownLock, Situation, Step, step, watches};
 use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
-use reboot_runtime::clock::Clock;
+use reboot_runtime::clock::{Clock, after};
 use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Liveness, ReadyHandle};
 use reboot_runtime::shutdown::Shutdown;
@@ -276,8 +277,8 @@ impl Reconciler {
         self.events.publish(EventNote {
             object: node_reference(&before.name, &before.uid),
             warning: note.warning,
-            reason: note.reason.code().to_owned(),
-            action: "Reboot".to_owned(),
+            reason: note.reason.code(),
+            action: "Reboot",
             note: note.text.clone(),
         });
     }
@@ -288,13 +289,7 @@ impl Reconciler {
 
     /// Waits until there is something new to decide on, and after failures at least for as long as they ask for.
     async fn wait_for_news(&mut self, state: &mut State, delay: Option<Duration>) {
-        let later = async {
-            match delay {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(later);
+        let mut later = pin!(after(delay));
         let hurries = state.pause.is_none();
         loop {
             // In this order, here and elsewhere: without chance in it, a run can be repeated.

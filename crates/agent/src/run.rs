@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kube::Client;
+use reboot_core::step::NoteReason;
 use reboot_runtime::clock::Clock;
 use reboot_runtime::events::{EventNote, Events, node_reference};
 use reboot_runtime::probes::{Listener, Probes};
@@ -95,31 +96,25 @@ pub fn assemble(
 
 /// Finds out at the start what would otherwise be found out after a drain. Returns another active reboot manager.
 async fn self_test(logind: &Logind, events: &Events, node: &str) -> Option<String> {
-    let warn_people = |reason: &str, note: String| {
-        warn!(reason, "{note}");
+    let warn_people = |reason: NoteReason, note: String| {
+        warn!(reason = reason.code(), "{note}");
         // The UID is not known yet. kubelet's own Events name a Node by its name in place of the UID, and `kubectl
         // describe node` looks for these as well.
         let object = node_reference(node, node);
-        events.publish(EventNote {
-            object,
-            warning: true,
-            reason: reason.to_owned(),
-            action: "SelfTest".to_owned(),
-            note,
-        });
+        events.publish(EventNote { object, warning: true, reason: reason.code(), action: "SelfTest", note });
     };
     match logind.can_reboot().await {
         Ok(CanReboot::Yes) => info!("logind would reboot this machine for us"),
         Ok(CanReboot::Inhibited(word)) => warn!("logind would not reboot this machine at present: {word}"),
         Ok(CanReboot::No(word)) => {
-            warn_people("CannotReboot", format!("logind says {word:?} to a reboot by the agent"));
+            warn_people(NoteReason::CannotReboot, format!("logind says {word:?} to a reboot by the agent"));
         }
-        Err(error) => warn_people("CannotReboot", format!("logind cannot be asked: {error:#}")),
+        Err(error) => warn_people(NoteReason::CannotReboot, format!("logind cannot be asked: {error:#}")),
     }
     let other = logind.active_reboot_manager().await;
     if let Some(other) = &other {
         warn_people(
-            "OtherRebootManager",
+            NoteReason::OtherRebootManager,
             format!("{other} is active and reboots this node by its own rules; switch it off"),
         );
     }

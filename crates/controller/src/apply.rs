@@ -122,7 +122,6 @@ impl Executor {
         self.nodes.patch(node, &ledger::grant_patch(id)).await?;
         memory.wrote_grant(id, now);
         info!(node = node.name, %id, "granted a reboot");
-        self.teller.granted(node, id);
         Ok(Applied::Changed)
     }
 

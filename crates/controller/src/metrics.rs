@@ -25,6 +25,8 @@ pub struct Metrics {
     pub nodes: Family<StateLabels, Gauge>,
     /// Nodes that wait, by reason.
     pub waiting: Family<ReasonLabels, Gauge>,
+    /// Nodes whose latest update did not take.
+    pub same_version: Gauge,
     /// Slots taken.
     pub slots_used: Gauge,
     /// Slots that the quota allows.
@@ -71,6 +73,7 @@ impl Default for Metrics {
         Self {
             nodes: Family::default(),
             waiting: Family::default(),
+            same_version: Gauge::default(),
             slots_used: Gauge::default(),
             slots_limit: Gauge::default(),
             oldest_request: Gauge::default(),
@@ -91,6 +94,8 @@ impl Metrics {
         let controller = registry.sub_registry_with_prefix("reboot_controller");
         controller.register("nodes", "Nodes by state", metrics.nodes.clone());
         controller.register("nodes_waiting", "Nodes that wait for a grant, by reason", metrics.waiting.clone());
+        let help = "Nodes that run the version from before their latest reboot for an update";
+        controller.register("nodes_same_version", help, metrics.same_version.clone());
         controller.register("slots_used", "Slots taken", metrics.slots_used.clone());
         controller.register("slots_limit", "Slots that the quota allows", metrics.slots_limit.clone());
         let (request, slot) = (metrics.oldest_request.clone(), metrics.oldest_slot.clone());
@@ -134,6 +139,7 @@ impl Metrics {
             let count = plan.waits.values().filter(|wait| wait.code() == reason).count();
             self.waiting.get_or_create(&ReasonLabels { reason }).set(gauge(count));
         }
+        self.same_version.set(gauge(census.same_version));
         self.slots_used.set(gauge(census.slots));
         self.slots_limit.set(gauge(census.limit));
         self.malformed.set(gauge(census.malformed));
@@ -150,7 +156,9 @@ impl Metrics {
         for reason in WaitReason::CODES {
             self.waiting.get_or_create(&ReasonLabels { reason }).set(0);
         }
-        for number in [&self.slots_used, &self.slots_limit, &self.malformed, &self.oldest_request, &self.oldest_slot] {
+        let ages = [&self.oldest_request, &self.oldest_slot];
+        let counts = [&self.same_version, &self.slots_used, &self.slots_limit, &self.malformed];
+        for number in ages.into_iter().chain(counts) {
             number.set(0);
         }
     }

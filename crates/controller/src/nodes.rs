@@ -13,7 +13,6 @@ use kube::runtime::reflector::{self, Lookup, ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use reboot_core::annotations::{CONTROLLER_MANAGER, NodePatch};
-use reboot_core::ids::parse_version;
 use reboot_core::node::NodeView;
 use reboot_runtime::call::{CallError, call};
 use reboot_runtime::probes::ReadyHandle;
@@ -64,8 +63,7 @@ impl Nodes {
         views.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         self.newer.retain(|name, newer| {
             let Ok(place) = views.binary_search_by(|view| view.name.cmp(name)) else { return false };
-            let version = |view: &NodeView| parse_version(&view.resource_version);
-            let keep = views[place].uid == newer.uid && version(newer) > version(&views[place]);
+            let keep = views[place].uid == newer.uid && newer.is_newer_than(&views[place]);
             if keep {
                 views[place].clone_from(newer);
             }

@@ -8,7 +8,7 @@ use reboot_core::backoff;
 use reboot_core::plan::{Action, ClusterView, Memory, plan};
 use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
-use reboot_runtime::clock::Clock;
+use reboot_runtime::clock::{Clock, after};
 use reboot_runtime::probes::Liveness;
 use reboot_runtime::shutdown::Shutdown;
 use tokio::sync::{oneshot, watch};
@@ -180,12 +180,6 @@ impl Reconciler {
 
     /// Waits until there is something new to plan for.
     async fn wait_for_news(&mut self, delay: Option<Duration>, patient: bool) {
-        let later = async {
-            match delay {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => std::future::pending().await,
-            }
-        };
         let leadership = async {
             if self.leadership.changed().await.is_err() {
                 // The election has ended, which ends the process.
@@ -199,7 +193,7 @@ impl Reconciler {
             () = self.executor.nodes.changed(), if !patient => {}
             () = self.executor.slots.changed(), if !patient => {}
             () = leadership => {}
-            () = later => {}
+            () = after(delay) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::annotations as key;
-use crate::ids::{BootId, GrantId};
+use crate::ids::{BootId, GrantId, parse_version};
 use crate::values::{Answer, Field, InProgress, LastReboot, Permission, Waiting, printable, read_json, read_words};
 
 /// The label of a node that runs the control plane, whatever its value is.
@@ -65,6 +65,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// Whether it shows a later state of the Node than the other, by their resourceVersions.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        parse_version(&self.resource_version) > parse_version(&other.resource_version)
+    }
+
     /// Whether it runs the control plane.
     pub fn is_control_plane(&self) -> bool {
         self.labels.contains_key(CONTROL_PLANE)

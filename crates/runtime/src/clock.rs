@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// The time since this clock was made, which never steps, and the time of day, which may.
 #[derive(Clone)]
@@ -42,6 +42,14 @@ impl Clock {
             Some(at) => sleep_until(at).await,
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Waits for so long; for ever where there is no such time.
+pub async fn after(delay: Option<Duration>) {
+    match delay {
+        Some(delay) => sleep(delay).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -40,9 +40,9 @@ pub struct EventNote {
     /// Whether somebody should look.
     pub warning: bool,
     /// Why, as one CamelCase word.
-    pub reason: String,
+    pub reason: &'static str,
     /// What was done or tried, as one CamelCase word; the API server wants it.
-    pub action: String,
+    pub action: &'static str,
     /// The sentence for people; cut at 1,024 bytes.
     pub note: String,
 }
@@ -125,8 +125,8 @@ impl Writer {
             event_time: Some(MicroTime(now)),
             regarding: Some(note.object),
             type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(note.reason),
-            action: Some(note.action),
+            reason: Some(note.reason.to_owned()),
+            action: Some(note.action.to_owned()),
             note: Some(shorten(note.note)),
             reporting_controller: Some(self.controller.clone()),
             reporting_instance: Some(self.instance.clone()),
@@ -183,12 +183,12 @@ mod tests {
         }
     }
 
-    fn note(reason: &str, words: &str) -> EventNote {
+    fn note(reason: &'static str, words: &str) -> EventNote {
         EventNote {
             object: node_reference("node-1", "uid-1"),
             warning: true,
-            reason: reason.to_owned(),
-            action: "Wait".to_owned(),
+            reason,
+            action: "Wait",
             note: words.to_owned(),
         }
     }
@@ -231,7 +231,7 @@ mod tests {
         let seen = Seen::default();
         let (events, task) = Events::new(client(403, &seen), "reboot-agent", "i");
         for number in 0..=QUEUE {
-            events.publish(note(&format!("Reason{number}"), "because"));
+            events.publish(note("RebootWaiting", &format!("because of {number}")));
         }
         assert_eq!(events.dropped.load(Ordering::Relaxed), 1);
         drop(events);

@@ -11,7 +11,7 @@ pub struct Note {
     pub text: String,
 }
 
-/// What a [`Note`] is about. Those of one moment are told in this order.
+/// What an Event on a Node is about, whichever side says it. Those of one moment are told in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoteReason {
     /// Pods are deleted whatever their budgets say.
@@ -36,11 +36,19 @@ pub enum NoteReason {
     Rebooting,
     /// `reboot-in-progress` was put back.
     Restored,
+    /// By the controller: why a node waits.
+    RebootWaiting,
+    /// By the controller: a grant that was not taken up is taken back.
+    GrantWithdrawn,
+    /// At the agent's start: logind would refuse, or cannot be asked.
+    CannotReboot,
+    /// At the agent's start: another reboot manager runs.
+    OtherRebootManager,
 }
 
 impl NoteReason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::DeletedPastBudget,
         Self::EvictedEmptyDir,
         Self::EvictedUnmanaged,
@@ -52,6 +60,10 @@ impl NoteReason {
         Self::Rebooted,
         Self::Rebooting,
         Self::Restored,
+        Self::RebootWaiting,
+        Self::GrantWithdrawn,
+        Self::CannotReboot,
+        Self::OtherRebootManager,
     ];
 
     /// The reason as one CamelCase word.
@@ -68,6 +80,10 @@ impl NoteReason {
             Self::Rebooted => "Rebooted",
             Self::Rebooting => "Rebooting",
             Self::Restored => "Restored",
+            Self::RebootWaiting => "RebootWaiting",
+            Self::GrantWithdrawn => "GrantWithdrawn",
+            Self::CannotReboot => "CannotReboot",
+            Self::OtherRebootManager => "OtherRebootManager",
         }
     }
 }
