@@ -112,7 +112,11 @@ impl Agent {
         self.disturb(world, host)?;
         let (budgets, volumes) = (self.budgets.clone(), self.attachments(world, host));
         let view = world.hosts[host].machine.host_view(Some(pods), budgets, volumes, world.mono);
-        let fresh = world.hosts[host].machine.fresh();
+        let mut fresh = world.hosts[host].machine.fresh();
+        if world.faults && world.random.once_in(10) {
+            // The bus is away.
+            fresh.preparing_for_shutdown = None;
+        }
         let Some(node) = self.newest.clone() else { return Ok(true) };
         self.memory.observe(&node, self.now(world));
         let decided = self.decide(world, &node, &view, Some(fresh));

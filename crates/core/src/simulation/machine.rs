@@ -266,7 +266,8 @@ impl World {
             // Accepted, but nothing comes of it; or the call was lost.
             1 => LogindReply::MayHappen,
             2 => LogindReply::NotSent("the bus is away".into()),
-            3 => LogindReply::Refused("blocked by an inhibitor".into()),
+            // Once it has begun it refuses nothing.
+            3 if machine.power == Power::Up => LogindReply::Refused("blocked by an inhibitor".into()),
             _ => {
                 if machine.power == Power::Up {
                     machine.power = Power::Preparing(down_at);

@@ -21,14 +21,20 @@ pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
     if s.node.cordon_is_ours() && s.node.permission.get().is_none() && same_boot {
         // Somebody took a cycle away that an earlier run had begun, and perhaps called logind for.
         let Some(fresh) = s.fresh else { return cycle::refresh("Looking whether a shutdown is under way") };
-        if fresh.preparing_for_shutdown == Some(true) {
-            return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(cycle::STILL_PREPARING);
+        match fresh.preparing_for_shutdown {
+            Some(true) => {
+                return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(cycle::STILL_PREPARING);
+            }
+            Some(false) => {}
+            None => return cycle::ask_logind_again(),
         }
     }
     let step = decide(s, boot, confirmed);
     match step.action {
-        // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest.
-        Action::Wait if confirmed && s.node.cordon_is_ours() => Step { action: Action::Write(tidy(s), None), ..step },
+        // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest. Beside a grant logind is asked.
+        Action::Wait if confirmed && s.node.cordon_is_ours() && s.node.granted().is_none() => {
+            Step { action: Action::Write(tidy(s), None), ..step }
+        }
         _ => step,
     }
 }

@@ -44,10 +44,16 @@ pub(super) fn progress_removed(s: &Situation<'_>, lost: &InProgress, boot: BootI
 /// logind. What this run did not see on the Node, the machine still knows.
 pub(super) fn removed_from_earlier_run(s: &Situation<'_>, lost: &InProgress) -> Step {
     let Some(fresh) = s.fresh else { return refresh("Rebooting: looking whether the shutdown is under way") };
-    if fresh.preparing_for_shutdown == Some(true) {
-        return restore(s, &InProgress { phase: Phase::Rebooting, ..lost.clone() });
+    match fresh.preparing_for_shutdown {
+        Some(true) => restore(s, &InProgress { phase: Phase::Rebooting, ..lost.clone() }),
+        Some(false) => give_back(s, lost, EndReason::ProgressRemoved, None),
+        None => ask_logind_again(),
     }
-    give_back(s, lost, EndReason::ProgressRemoved, None)
+}
+
+/// Nobody knows whether the machine goes down: the cordon and the slot are kept until logind says, however late.
+pub(super) fn ask_logind_again() -> Step {
+    Step::wait("Waiting: logind does not say whether a shutdown is under way").wake_in(LOGIND_AWAY)
 }
 
 fn restore(s: &Situation<'_>, committed: &InProgress) -> Step {

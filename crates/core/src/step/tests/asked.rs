@@ -177,6 +177,23 @@ fn a_cordon_of_ours_without_a_cycle_stays_while_the_machine_goes_down() {
 }
 
 #[test]
+fn a_cordon_of_ours_without_a_cycle_stays_while_logind_does_not_answer_and_nothing_else_depends_on_logind() {
+    let silent = "no-logind fresh status=Waiting:_logind_does_not_say_whether_a_shutdown_is_under_way";
+    for ask in ["", "asks", "needed=kernel", "asks reboot=True", "asks granted=7"] {
+        let waits = scene::scene(&format!("{ask} cordon=reboot-agent {silent}"));
+        check_scene(&waits, "wait");
+        check_wake(&waits, Some(5));
+    }
+    check("needed=kernel no-logind", "write request:person");
+    check("asks granted=7 no-logind", "write cordon start:7");
+    check("cordon=kubectl-cordon no-logind", "wait");
+    check(
+        "old-request=person needed=kernel no-logind cordon=reboot-agent",
+        "write FoundRebooted uncordon -reboot -needed -request",
+    );
+}
+
+#[test]
 fn an_update_that_does_not_take_holds_update_engine_back_for_1_hour_doubling_to_24() {
     for (times, until) in [(1, "01T13:00"), (2, "01T14:00"), (3, "01T16:00"), (4, "01T20:00"), (5, "02T04:00")] {
         let needed = "needed=\"update_engine: a reboot completes an update\"";

@@ -340,6 +340,21 @@ fn a_restarted_agent_restores_it_only_while_the_machine_is_going_down() {
 }
 
 #[test]
+fn a_restarted_agent_keeps_cordon_and_slot_while_logind_does_not_say_whether_the_machine_is_going_down() {
+    let silent = "status=Waiting:_logind_does_not_say_whether_a_shutdown_is_under_way";
+    let asked = format!("asks granted=7 cordon=reboot-agent fresh {silent}");
+    for seen in [REBOOTING, DRAINING] {
+        let waits = scene(seen).restarted().then(&format!("{asked} no-logind"));
+        check_wake(&waits, Some(5));
+        let for_long = waits.after(3600);
+        check_scene(&for_long, "wait");
+        check_scene(&for_long.then(&format!("{asked} preparing=yes")), "write restore:7");
+    }
+    let removed = scene(REBOOTING).restarted().then("asks granted=7 cordon=reboot-agent fresh no-logind");
+    assert_eq!(removed.step().status.unwrap(), "Waiting: logind does not say whether a shutdown is under way");
+}
+
+#[test]
 fn a_reboot_is_done_when_kubelet_reports_the_new_boot_and_the_node_is_ready() {
     for was in ["was-rebooting=7", "was-draining=7"] {
         let words = format!("needed=kernel old-request=person spent=7 {was} cordon=reboot-agent");
