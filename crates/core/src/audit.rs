@@ -229,7 +229,8 @@ impl Audit {
     }
 
     /// The agent of this node calls logind. `pods`: the pods that really were on the node when the agent last read
-    /// them, which it must do before each call; `pods_may_be_left`: its drain timed out and the policy goes on.
+    /// them, which it must do before each call; `pods_may_be_left`: its drain timed out, and the policy goes on or the
+    /// point of no return is passed.
     pub fn logind_called(&mut self, node: &str, pods: &[PodView], pods_may_be_left: bool) -> Vec<Violation> {
         let known = self.nodes.entry(node.to_owned()).or_default();
         let committed = known.committed.is_some_and(|id| Some(id.boot) == known.boot);

@@ -20,6 +20,8 @@ pub(super) struct Agent {
     budgets: Budgets,
     watching: Watches,
     started: Duration,
+    /// When logind was last called by it, or it started.
+    called: Duration,
     boot: BootId,
     /// When it wants to look again by itself.
     pub(super) wake: Option<Duration>,
@@ -30,7 +32,8 @@ impl Agent {
         let (memory, budgets) =
             (Memory::seeded(u64::try_from(mono.as_nanos()).unwrap_or_default()), Budgets::default());
         let watching = Watches::default();
-        Self { memory, watched: 0, newest: None, pods: None, budgets, watching, started: mono, boot, wake: None }
+        let (started, called) = (mono, mono);
+        Self { memory, watched: 0, newest: None, pods: None, budgets, watching, started, called, boot, wake: None }
     }
 
     /// Something else may happen, the end of this process included.
@@ -155,7 +158,10 @@ impl Agent {
                 }
             }
             Action::Reboot => {
-                let may_be_left = world.step_policy.on_drain_timeout == crate::step::OnDrainTimeout::Reboot;
+                let policy = &world.step_policy;
+                let may_be_left = policy.on_drain_timeout == crate::step::OnDrainTimeout::Reboot
+                    || world.mono.saturating_sub(self.called) >= policy.drain_timeout;
+                self.called = world.mono;
                 let (name, pods) = (world.hosts[host].name.clone(), view.pods.clone().unwrap_or_default());
                 world.violations.extend(world.audit.logind_called(&name, &pods, may_be_left));
                 let reply = world.call_logind(host);

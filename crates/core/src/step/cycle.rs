@@ -186,6 +186,9 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
         Some((LogindReply::NotSent(words), _)) => format!("Rebooting: logind was not reached: {words}"),
         Some((LogindReply::MayHappen, _)) | None => "Rebooting".to_owned(),
     };
+    if !s.node.unschedulable {
+        return cordon_again(s, progress);
+    }
     let due_in = call.map(|(_, due_in)| due_in).unwrap_or_default();
     if !due_in.is_zero() {
         return Step::wait(status).wake_in(due_in);
@@ -194,7 +197,9 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     if fresh.preparing_for_shutdown == Some(true) {
         return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(STILL_PREPARING);
     }
-    let go_on_without = time_left(s).is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
+    let over = time_left(s).is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
+    // Nothing leads back any more: giving this drain up can only mean to go on without it.
+    let go_on_without = over || s.memory.call_overdue(s.now) >= s.policy.drain_timeout;
     match drain::stage(s) {
         Stage::Going(going) if !go_on_without => going.step().wake_in(STILL_PREPARING),
         Stage::NotListed => Step::wait("Rebooting: listing the pods of this node").wake_in(STILL_PREPARING),
@@ -208,6 +213,15 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
             Step { status: Some(status), ..Step::new(Action::Reboot) }
         }
     }
+}
+
+/// Somebody uncordoned the node past the point of no return: what the scheduler puts there would be evicted again and
+/// again. The cordon is ours from then on, so that it goes when the cycle ends.
+fn cordon_again(s: &Situation<'_>, progress: &InProgress) -> Step {
+    let patch = set_progress(NodePatch::default().cordon(), InProgress { cordoned: true, ..progress.clone() }, s);
+    let text = "Put the cordon back: the reboot cannot be taken back".to_owned();
+    let note = Note { warning: true, reason: NoteReason::Restored, text };
+    Step { status: Some("Rebooting".to_owned()), ..Step::new(Action::Write(patch, Some(note))) }
 }
 
 /// Ends a cycle without a reboot: our cordon goes, the permission goes, and the request says when to try again.

@@ -200,6 +200,15 @@ impl Memory {
         self.seed
     }
 
+    /// For how long a call to logind has been due, which only pods can put off: since the pause after the latest one, or
+    /// since this process knows that the point of no return is passed.
+    pub(super) fn call_overdue(&self, now: Now) -> Duration {
+        let Some(cycle) = &self.cycle else { return Duration::ZERO };
+        // The time spent was saved at the point of no return, and is counted on from there.
+        let since_commit = self.spent(now).saturating_sub(Duration::from_secs(cycle.progress.spent_seconds));
+        cycle.call.as_ref().map_or(since_commit, |call| now.mono.saturating_sub(call.again_at))
+    }
+
     /// What the latest call to logind of this cycle brought, and how long until the next one is due (zero: now).
     pub(super) fn logind_call(&self, now: Now) -> Option<(&LogindReply, Duration)> {
         let call = self.cycle.as_ref()?.call.as_ref()?;

@@ -34,7 +34,7 @@ pub enum NoteReason {
     Rebooted,
     /// The point of no return is passed.
     Rebooting,
-    /// `reboot-in-progress` was put back.
+    /// `reboot-in-progress` or the cordon was put back.
     Restored,
     /// By the controller: why a node waits.
     RebootWaiting,

@@ -236,10 +236,11 @@ impl State {
         Arc::make_mut(&mut self.audit).going_down(&name);
     }
 
-    /// logind is called after the pods have been listed as they are now.
+    /// logind is called after the pods have been listed as they are now. An hour is longer than any drain takes.
     pub(crate) fn logind_called(&mut self, host: usize) {
         let (name, pods) = (Arc::clone(&self.hosts[host].name), self.pods(host));
-        let found = Arc::make_mut(&mut self.audit).logind_called(&name, &pods, false);
+        let pods_may_be_left = self.hours > 0;
+        let found = Arc::make_mut(&mut self.audit).logind_called(&name, &pods, pods_may_be_left);
         self.found(found);
     }
 

@@ -1,6 +1,6 @@
 //! A cycle in progress: draining, giving back, the point of no return, logind, and the end.
 
-use super::scene::{BOOT, ENDS, Scene, scene};
+use super::scene::{BOOT, ENDS, OLD, Scene, scene};
 use super::*;
 use crate::values::read_json;
 
@@ -142,8 +142,6 @@ fn a_drain_that_does_not_end_in_time_is_cut_short_where_the_policy_says_so() {
     let in_time = scene(&rebooting("force-on-timeout fresh preparing=no pods=a")).wrote();
     check_scene(&in_time, "evict a");
     check_scene(&in_time.after(600).then(&rebooting("")), "reboot");
-    let patient = scene(&rebooting("fresh preparing=no pods=a")).wrote().after(600);
-    check_scene(&patient, "evict a");
     let committed = late("pods=a!").then(&rebooting("force-on-timeout fresh preparing=no pods=a!")).wrote();
     check_scene(&committed, "reboot");
 }
@@ -294,9 +292,47 @@ fn past_the_point_of_no_return_foreign_changes_change_nothing() {
     let check = |words: &str| check_scene(&committed().then(&format!("{words} fresh pods= preparing=no")), "reboot");
     check(&rebooting("paused"));
     check("asks rebooting=7 cordon=reboot-agent");
-    check("asks granted=7 rebooting=7");
     check("granted=7 rebooting=7 cordon=reboot-agent");
     check("asks reboot=True rebooting=7 cordon=kubectl-cordon");
+}
+
+#[test]
+fn a_cordon_that_is_taken_away_past_the_point_of_no_return_is_put_back_before_anything_else() {
+    for more in ["", "pods=late", "fresh pods= preparing=no", "fresh pods=late preparing=yes", "paused"] {
+        let words = format!("asks granted=7 rebooting=7 {more}");
+        check_scene(&scene(REBOOTING).wrote().then(&words), "write cordon resume");
+        check_scene(&scene(REBOOTING).restarted().then(&words), "write cordon resume");
+        check_scene(&scene(REBOOTING).wrote().called(LogindReply::MayHappen).then(&words), "write cordon resume");
+    }
+    let uncordoned = scene("asks granted=7 rebooting=7! fresh pods=late preparing=no");
+    check_note(&uncordoned, "Warning Restored: Put the cordon back", "");
+    // The person's cordon is gone with it, so this one is the agent's, whatever the API server knows of its owner.
+    let Action::Write(patch, _) = uncordoned.step().action else { panic!("a write") };
+    let written = patch.get(key::IN_PROGRESS).unwrap().unwrap().to_owned();
+    for owner in ["reboot-agent", "ancient-changes"] {
+        let back = written.replace(BOOT, OLD);
+        let done = "write Rebooted uncordon -reboot -in-progress -needed -request";
+        check(&format!("needed=kernel old-request=person in-progress={back} cordon={owner}"), done);
+    }
+    let refused = scene(REBOOTING).wrote().called(LogindReply::Refused("no".into())).then("asks granted=7 rebooting=7");
+    check_scene(&refused, "write GaveBack:7:RebootRefused request:person@01T12:01 -reboot -in-progress");
+}
+
+#[test]
+fn pods_that_come_late_put_a_call_to_logind_off_by_the_drain_timeout_at_most() {
+    let late = || scene(&rebooting("fresh pods=late preparing=no")).wrote();
+    check_scene(&late().after(599), "evict late");
+    check_scene(&late().after(600), "reboot");
+    // From each call on anew.
+    let called = || late().after(600).called(LogindReply::NotSent("no bus".into()));
+    check_scene(&called().after(1), "evict late");
+    check_scene(&called().after(600), "evict late");
+    check_scene(&called().after(601), "reboot");
+    // The drain before the point of no return does not count, nor does what an earlier run has waited.
+    let drained = scene("asks granted=7 rebooting=7/590 cordon=reboot-agent fresh pods=late preparing=no").wrote();
+    check_scene(&drained.after(599), "evict late");
+    check_scene(&late().after(599).restarted().after(599), "evict late");
+    check_scene(&late().after(599).restarted().after(600), "write resume");
 }
 
 #[test]
