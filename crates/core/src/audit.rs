@@ -258,7 +258,10 @@ impl Known {
         self.committed = self.committed.filter(|id| last.id != Some(*id));
         let ended = match last.outcome {
             Outcome::Rebooted => last.id.map(|id| id.boot),
-            Outcome::FoundRebooted => before.compatible_request().map(|request| request.boot),
+            Outcome::FoundRebooted => {
+                let asked = before.compatible_request().map(|request| request.boot);
+                asked.or_else(|| Some(before.waiting.get()?.lapsed?.boot))
+            }
             Outcome::GaveBack => {
                 let forced = |node: &NodeView| node.permission.get() == Some(&Permission::Now);
                 let cleared = last.reason == EndReason::Paused && forced(before) && !forced(after);

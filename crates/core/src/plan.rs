@@ -179,17 +179,17 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
     let busy: BTreeSet<&str> = plan.actions.iter().filter_map(Action::node).collect();
     let mut explained = Vec::new();
     for node in view.nodes.iter().filter(|node| !busy.contains(node.name.as_str())) {
-        let held_until = waiting::held_back(node, now);
+        let (held_until, lapsed) = (waiting::held_back(node, now), waiting::lapsed(node));
         let explanation = match plan.waits.get(&node.name) {
             Some(reason) if node.waiting.get().is_some_and(|waiting| waiting.says(reason)) => continue,
             Some(reason) => {
                 let held_boot = held_until.and_then(|_| node.waiting.get()?.held_boot);
-                let waiting = Waiting { held_until, held_boot, ..Waiting::new(reason, now.wall_seconds()) };
+                let waiting = Waiting { held_until, held_boot, lapsed, ..Waiting::new(reason, now.wall_seconds()) };
                 Some((reason.clone(), waiting))
             }
             None if node.waiting.is_absent() => continue,
             // What a person removed is not given again only because the node stopped asking for a moment.
-            None if held_until.is_some() => {
+            None if held_until.is_some() || lapsed.is_some() => {
                 plan.wake = earlier(plan.wake, held_until.and_then(|at| until(at, now)));
                 continue;
             }

@@ -105,7 +105,9 @@ fn wake_ups(world: &World) -> impl Iterator<Item = Duration> {
 fn asks(world: &World, host: usize) -> Option<BootId> {
     let machine = &world.hosts[host].machine;
     let node = world.view(host)?;
+    let lapsed = node.waiting.get().and_then(|waiting| waiting.lapsed).filter(|_| node.request.is_absent());
     let fulfilled = node.compatible_request().is_some_and(|request| request.boot != machine.boot)
+        || lapsed.is_some_and(|id| id.boot != machine.boot)
         || node.in_progress.get().is_some_and(|progress| progress.id.boot != machine.boot);
     let own = node.needed.as_ref().is_some_and(|why| why.starts_with("update_engine: "));
     let person = node.needed.is_some() && !own && !fulfilled;

@@ -236,6 +236,10 @@ pub struct Waiting {
     /// The boot that the removed grant was for: a reboot ends that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_boot: Option<BootId>,
+    /// The grant that no agent took up, kept until one answers: an agent under another boot finds that the ask is
+    /// fulfilled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapsed: Option<GrantId>,
     /// For people: what would release it.
     pub message: String,
 }
@@ -250,6 +254,7 @@ impl Waiting {
             until: reason.until(),
             held_until: if let WaitReason::GrantRemoved { until } = reason { Some(*until) } else { None },
             held_boot: None,
+            lapsed: None,
             message: reason.to_string(),
         }
     }
@@ -276,7 +281,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastReboot {
-    /// The cycle; none where no cycle was under way.
+    /// The cycle, or the grant that lapsed before; none where there was neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<GrantId>,
     /// How it ended.

@@ -83,14 +83,15 @@ fn in_progress() -> impl Strategy<Value = InProgress> {
 
 fn waiting() -> impl Strategy<Value = Waiting> {
     let times = (time(), option::of(time()), option::of(time()));
-    let parts = (words(), times, option::of(words()), option::of(boot()), words());
-    parts.prop_map(|(reason, (since, until, held_until), blocker, held_boot, message)| Waiting {
+    let parts = (words(), times, option::of(words()), option::of(boot()), option::of(cycle()), words());
+    parts.prop_map(|(reason, (since, until, held_until), blocker, held_boot, lapsed, message)| Waiting {
         reason,
         since,
         blocker,
         until,
         held_until,
         held_boot,
+        lapsed,
         message,
     })
 }

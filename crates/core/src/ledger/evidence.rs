@@ -133,8 +133,13 @@ pub fn fence_patch(node: &NodeView, fence: &str) -> NodePatch {
 pub fn withdraw_patch(node: &NodeView, why: Withdrawal, fence: &str, now: Now) -> NodePatch {
     let patch = fence_patch(node, fence);
     match why {
-        // A dead agent's node must not come first again; a live agent answers again.
-        Withdrawal::NotPickedUp => patch.remove(key::REQUEST),
+        // A dead agent's node must not come first again; a live agent answers again. The request was the only record of
+        // the boot that the ask was made under; its grant, which is its fence as well, goes on saying that.
+        Withdrawal::NotPickedUp => {
+            let lapsed = node.granted().or_else(|| node.fence.as_deref()?.parse().ok());
+            let waiting = Waiting { lapsed, ..Waiting::new(&WaitReason::NoAgent, now.wall_seconds()) };
+            patch.remove(key::REQUEST).set(key::WAITING, waiting)
+        }
         Withdrawal::GrantRemoved => {
             let reason = WaitReason::GrantRemoved { until: now.wall_after(HOLD_AFTER_REMOVAL) };
             patch.set(key::WAITING, Waiting { held_boot: node.boot, ..Waiting::new(&reason, now.wall_seconds()) })

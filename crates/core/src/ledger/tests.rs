@@ -158,6 +158,16 @@ fn a_withdrawal_leaves_a_persons_force_and_always_fences() {
 }
 
 #[test]
+fn a_grant_that_no_agent_took_up_stays_noted_in_place_of_the_request() {
+    let forced_over = json!({ key::REBOOT: "now", key::FENCE: format!("{BOOT}.7") });
+    for annotations in [granted(), forced_over] {
+        let patch = withdraw_patch(&node(BOOT, true, annotations), Withdrawal::NotPickedUp, "f1", now());
+        let waiting: Waiting = serde_json::from_str(patch.get(key::WAITING).unwrap().unwrap()).unwrap();
+        assert_eq!((waiting.reason.as_str(), waiting.lapsed), ("NoAgent", slot().id));
+    }
+}
+
+#[test]
 fn a_grant_that_a_person_removed_is_held_back_for_5_minutes_and_under_this_boot() {
     let patch = withdraw_patch(&node(BOOT, true, json!({})), Withdrawal::GrantRemoved, "f1", now());
     let waiting: Waiting = serde_json::from_str(patch.get(key::WAITING).unwrap().unwrap()).unwrap();

@@ -75,6 +75,10 @@ fn node(text: &str) -> NodeView {
             ("waits", reason) => {
                 set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
             }
+            ("lapsed", number) => {
+                let since = r#""since":"2026-01-01T11:00:00Z""#;
+                set(key::WAITING, format!(r#"{{"reason":"NoAgent",{since},"lapsed":"{BOOT}.{number}","message":""}}"#));
+            }
             ("ended", how) => set(key::LAST_REBOOT, last_reboot(how)),
             // Since a second of the minute before now, or for long.
             ("down", second) => {
@@ -473,6 +477,23 @@ fn a_grant_that_a_person_removed_stays_held_back_whatever_the_node_waits_for_mea
     assert_eq!((waiting.reason.as_str(), waiting.held_until), ("Paused", held.parse().ok()));
     assert_eq!(waiting.held_boot, BOOT.parse().ok());
     assert_eq!(explained("a:removed=2026-01-01T11:59:00Z"), Some(Action::Explain("a".into(), None)));
+}
+
+#[test]
+fn a_grant_that_no_agent_took_up_stays_noted_until_an_agent_answers_or_nobody_asks() {
+    let explained = |text: &str| match fleet("1", &[], &[text]).plan().actions.pop() {
+        Some(Action::Explain(_, waiting)) => Some(waiting.and_then(|waiting| waiting.lapsed)),
+        _ => None,
+    };
+    let lapsed = Some(format!("{BOOT}.7").parse().unwrap());
+    assert_eq!(explained("a:needed,lapsed=7"), None);
+    assert_eq!(explained("a:needed,paused,lapsed=7"), Some(lapsed));
+    assert_eq!(explained("a:lapsed=7"), Some(None));
+    assert_eq!(explained("a:asks,paused,lapsed=7"), Some(None));
+    // The agent has a moment to answer before its silence is a reason.
+    let (silent, mut memory) = (fleet("1", &[], &["a:needed,lapsed=7"]), Memory::default());
+    memory.observe(&silent.view(), now());
+    assert_eq!(plan(&silent.view(), &policy("1"), &memory, now()).actions, []);
 }
 
 #[test]

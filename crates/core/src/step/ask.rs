@@ -45,8 +45,9 @@ fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
         return Step::wait(format!("Stopped: annotation {} is malformed: {why}; correct or remove it", key::REBOOT));
     }
     let earlier = s.node.compatible_request().filter(|request| request.boot != boot);
-    if let Some(request) = earlier {
-        return if confirmed { found_rebooted(s, request) } else { mismatch() };
+    let lapsed = lapsed(s).filter(|id| id.boot != boot);
+    if earlier.is_some() || lapsed.is_some() {
+        return if confirmed { found_rebooted(s, earlier, lapsed) } else { mismatch() };
     }
     match s.node.permission.get() {
         Some(Permission::Granted(id)) if is_spent(s, *id, boot) => {
@@ -58,6 +59,13 @@ fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
         Some(Permission::Now) => force(s, boot),
         None => answer(s, boot, confirmed),
     }
+}
+
+/// The grant that this node's agent did not take up in time, where its request went with it and the ask still stands.
+fn lapsed(s: &Situation<'_>) -> Option<GrantId> {
+    let reported = s.node.last_reboot.get().and_then(|last| last.id);
+    let stands = s.node.needed.is_some() && s.node.request.is_absent();
+    s.node.waiting.get()?.lapsed.filter(|id| stands && reported != Some(*id))
 }
 
 /// Of another boot, or of a cycle that has ended: somebody put it there again.
@@ -132,10 +140,13 @@ fn start(s: &Situation<'_>, id: GrantId) -> Step {
     step
 }
 
-/// Something else rebooted the machine under a request: the request is fulfilled, without a drain.
-fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
+/// Something else rebooted the machine under a request, or under the grant that took the request along when it lapsed:
+/// the ask is fulfilled, without a drain.
+fn found_rebooted(s: &Situation<'_>, request: Option<&Request>, lapsed: Option<GrantId>) -> Step {
+    let os_before = request.and_then(|request| request.os_version.clone());
     let last = LastReboot {
-        id: None,
+        // Only the controller removes what it noted of the grant. It must not count for the next ask.
+        id: lapsed,
         outcome: Outcome::FoundRebooted,
         reason: EndReason::RebootedByOther,
         detail: None,
@@ -143,9 +154,9 @@ fn found_rebooted(s: &Situation<'_>, request: &Request) -> Step {
         seconds: 0,
         drain_seconds: 0,
         why: s.node.why(),
-        os_before: request.os_version.clone(),
+        same_version: request.map_or(0, |request| finish::same_version(s, os_before.as_deref(), &request.sources)),
+        os_before,
         os_after: s.host.os_version.clone(),
-        same_version: finish::same_version(s, request.os_version.as_deref(), &request.sources),
     };
     let text = "The machine was rebooted by something else; the request is fulfilled".to_owned();
     let patch = finish::cleared(s, tidy(s)).set(key::LAST_REBOOT, last);

@@ -13,7 +13,7 @@ use reboot_core::audit::Actor;
 use reboot_core::ledger::{self, Ledger, LedgerState, Slot, Verdict, Withdrawal};
 use reboot_core::node::NodeView;
 use reboot_core::plan::{Action, ClusterView, Memory, plan};
-use reboot_core::values::{Answer, Field};
+use reboot_core::values::{Answer, Field, Waiting};
 
 use super::api::Refused;
 use super::mutation::Mutation as M;
@@ -369,10 +369,11 @@ impl Work {
     }
 }
 
-/// Explanations are for people, except for the one that says until when a removed grant is not given again.
+/// Explanations are for people, except for those that say until when a removed grant is not given again, and which grant
+/// no agent took up.
 fn matters(action: &Action, nodes: &[NodeView]) -> bool {
     let Action::Explain(name, explanation) = action else { return true };
     let before = nodes.iter().find(|node| node.name == *name).and_then(|node| node.waiting.get());
-    before.is_some_and(|before| before.held_until.is_some())
-        || explanation.as_ref().is_some_and(|(_, waiting)| waiting.held_until.is_some())
+    let counts = |waiting: &Waiting| waiting.held_until.is_some() || waiting.lapsed.is_some();
+    before.is_some_and(counts) || explanation.as_ref().is_some_and(|(_, waiting)| counts(waiting))
 }

@@ -80,6 +80,24 @@ fn a_request_of_an_earlier_boot_has_been_fulfilled_by_whatever_rebooted_the_mach
 }
 
 #[test]
+fn an_ask_whose_grant_lapsed_under_an_earlier_boot_has_been_fulfilled_as_well_and_only_once() {
+    let found = "write FoundRebooted -reboot -needed -request";
+    check("needed=kernel lapsed-before=7", found);
+    check("needed=kernel lapsed-before=7 now", found);
+    check("needed=kernel lapsed-before=7 up=5", found);
+    check_status("needed=kernel lapsed-before=7 kubelet-old", "BootIdMismatch");
+    check("needed=kernel lapsed=7", "write request:person");
+    check("engine lapsed-before=7", &format!("write {ASKED}"));
+    check("asks lapsed-before=7", "wait");
+    // What was noted is still there when somebody asks anew.
+    let before = scene::scene("needed=kernel lapsed-before=7");
+    let Action::Write(patch, _) = before.step().action else { panic!("a write") };
+    let mut again = scene::scene("needed=again lapsed-before=7");
+    again.node.last_reboot = crate::values::read_json(patch.get(key::LAST_REBOOT).flatten());
+    check_scene(&again, "write request:person");
+}
+
+#[test]
 fn a_request_that_another_program_wrote_is_answered_anew() {
     check(r#"needed=kernel request={"protocol":2}"#, "write request:person");
     check(r#"request={"protocol":2}"#, "write -request");

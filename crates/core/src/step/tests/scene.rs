@@ -311,6 +311,15 @@ fn set_node(node: &mut Value, name: &str, value: &str) -> bool {
         "was-draining" | "was-rebooting" => set(key::IN_PROGRESS, in_progress(&name[4..], OLD, value)),
         "in-progress" => set(key::IN_PROGRESS, text()),
         "paused" => set(key::PAUSED, text()),
+        "lapsed" | "lapsed-before" => {
+            let boot = if name == "lapsed" { BOOT } else { OLD };
+            let lapsed = format!("{boot}.{value}");
+            let since = "2026-01-01T11:00:00Z";
+            set(
+                key::WAITING,
+                json!({ "reason": "NoAgent", "since": since, "lapsed": lapsed, "message": "" }).to_string(),
+            );
+        }
         "status" => set(key::STATUS, text()),
         "last" => set(key::LAST_REBOOT, last_reboot(value)),
         "cordon" => {
