@@ -57,8 +57,10 @@ impl Memory {
 
     /// After how long a deadline that rests on this memory passes.
     pub(super) fn wake(&self, view: &ClusterView<'_>, policy: &Policy, now: Now) -> Option<Duration> {
-        let handed_over = view.nodes.iter().filter(|node| node.in_progress.is_absent());
-        let seen = handed_over.filter_map(|node| self.granted.get(&node.granted()?));
+        // By the slot: a person's `now` may have taken the place of the grant.
+        let taken_up = |slot: &&Slot| view.nodes.iter().any(|n| n.name == slot.node && !n.in_progress.is_absent());
+        let handed_over = view.ledger.slots().iter().filter(|slot| !taken_up(slot));
+        let seen = handed_over.filter_map(|slot| self.granted.get(&slot.id?));
         let pickups = seen.map(|seen| seen.saturating_add(policy.pickup_deadline));
         let answers = self.unanswered.values().map(|seen| seen.saturating_add(ANSWER_GRACE));
         pickups.chain(answers).filter_map(|at| at.checked_sub(now.mono)).filter(|left| !left.is_zero()).min()

@@ -576,6 +576,15 @@ fn the_plan_says_when_time_alone_changes_it() {
     assert_eq!(backing_off.wake, Some(Duration::from_secs(30)));
     let granted = fleet("1", &[("a", 7)], &["a:asks,granted=7"]).plan();
     assert_eq!(granted.wake, Some(Duration::from_secs(100)));
+    let mut memory = Memory::default();
+    let at = |seconds| Now { mono: Duration::from_secs(seconds), ..now() };
+    for (seconds, permission) in [(900, "granted=7"), (930, "now")] {
+        let fleet = fleet("1", &[("a", 7)], &[&format!("a:asks,{permission}")]);
+        memory.observe(&fleet.view(), at(seconds));
+        // A force over a grant keeps the grant's deadline; before that an agent has 5 seconds to answer it.
+        let wake = plan(&fleet.view(), &policy("1"), &memory, at(seconds + 6)).wake;
+        assert_eq!(wake, Some(Duration::from_secs(1014 - seconds)), "{permission}");
+    }
     let waiting = fleet("1", &[("a", 7)], &["a:asks,granted=7", "b:asks"]).plan();
     assert_eq!(waiting.wake, Some(Duration::from_secs(100)));
     let draining = fleet("1", &[("a", 7)], &["a:asks,granted=7,draining=7", "b:asks"]).plan();
