@@ -12,6 +12,9 @@ pub const SOON: Duration = Duration::from_millis(500);
 /// The longest one.
 pub const LATE: Duration = Duration::from_secs(30);
 
+/// The longest time for which a node puts its next reboot off.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_hours(24);
+
 /// `first`, doubled with every try after the first, up to `longest`.
 pub(crate) fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
     let factor = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{ClusterView, Policy};
-use crate::Now;
+use crate::backoff::LONGEST_PAUSE;
 use crate::ids::GrantId;
 use crate::ledger::{Handover, Slot};
 use crate::node::NodeView;
+use crate::values::Request;
+use crate::{Now, until};
 
 /// How long an agent has to answer before its silence is a reason: without it, every ask would cost two more writes.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
@@ -17,6 +21,10 @@ pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
 pub struct Memory {
     granted: BTreeMap<GrantId, Duration>,
     unanswered: BTreeMap<String, Duration>,
+    /// The `notBefore` of each node's answer, and when that is by this process's own wall clock.
+    pauses: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// Whether a view was taken in, so that what differs from it has come since.
+    joined: bool,
 }
 
 impl Memory {
@@ -37,6 +45,19 @@ impl Memory {
                 self.unanswered.insert(node.name.clone(), now.mono);
             }
         }
+        self.observe_pauses(view, now);
+    }
+
+    fn observe_pauses(&mut self, view: &ClusterView<'_>, now: Now) {
+        let before = std::mem::take(&mut self.pauses);
+        for node in view.nodes {
+            let Some(request) = node.compatible_request() else { continue };
+            let Some(said) = request.not_before else { continue };
+            let known = before.get(&node.name).filter(|(known, _)| *known == said);
+            let ends = known.map_or_else(|| pause_ends(node, request, said, self.joined, now), |(_, ends)| *ends);
+            self.pauses.insert(node.name.clone(), (said, ends));
+        }
+        self.joined = true;
     }
 
     /// Notes that this process has written the grant to its Node.
@@ -55,6 +76,13 @@ impl Memory {
         self.unanswered.get(node).is_some_and(|seen| now.mono.saturating_sub(*seen) >= ANSWER_GRACE)
     }
 
+    /// Until when the node wants no grant, by this process's clock.
+    pub(super) fn put_off_until(&self, node: &NodeView, request: &Request) -> Option<Timestamp> {
+        let said = request.not_before?;
+        let known = self.pauses.get(&node.name).filter(|(known, _)| *known == said);
+        Some(known.map_or(said, |(_, ends)| *ends))
+    }
+
     /// After how long a deadline that rests on this memory passes.
     pub(super) fn wake(&self, view: &ClusterView<'_>, policy: &Policy, now: Now) -> Option<Duration> {
         // By the slot: a person's `now` may have taken the place of the grant.
@@ -65,6 +93,20 @@ impl Memory {
         let answers = self.unanswered.values().map(|seen| seen.saturating_add(ANSWER_GRACE));
         pickups.chain(answers).filter_map(|at| at.checked_sub(now.mono)).filter(|left| !left.is_zero()).min()
     }
+}
+
+/// When a pause ends of which a node says that it ends at `said`. `came`: the answer was seen to come.
+///
+/// The node's clock may be wrong, so its times are compared with one another only: its latest report came with the answer,
+/// or is older than the ask, and what is later than the end was written before the clock was set. By right clocks the pause ends at `said`, which lies between now and a whole pause from now;
+/// or before now, where the answer was there before this process was.
+fn pause_ends(node: &NodeView, request: &Request, said: Timestamp, came: bool, now: Now) -> Timestamp {
+    let written = [Some(request.since), node.last_reboot.get().map(|last| last.at)];
+    let begun = written.into_iter().flatten().filter(|at| *at < said).max().unwrap_or(said);
+    let length = Duration::try_from(said.duration_since(begun)).unwrap_or_default().min(LONGEST_PAUSE);
+    let latest = now.wall_after(length);
+    let is_behind = came && until(said, now).is_none();
+    if is_behind { latest } else { said.min(latest) }
 }
 
 /// Whether a node asks, or is forced, and its agent has said nothing.

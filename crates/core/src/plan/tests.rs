@@ -79,6 +79,7 @@ fn node(text: &str) -> NodeView {
                 let since = r#""since":"2026-01-01T11:00:00Z""#;
                 set(key::WAITING, format!(r#"{{"reason":"NoAgent",{since},"lapsed":"{BOOT}.{number}","message":""}}"#));
             }
+            ("gave-back", at) => set(key::LAST_REBOOT, last_reboot("0").replace("2026-01-01T11:00:00Z", at)),
             ("ended", how) => set(key::LAST_REBOOT, last_reboot(how)),
             // Since a second of the minute before now, or for long.
             ("down", second) => {
@@ -297,6 +298,69 @@ fn a_time_that_has_passed_holds_nobody_back() {
 fn a_reboot_ends_the_time_for_which_a_removed_grant_is_held_whatever_the_clocks_say() {
     check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z/otherboot"]), &["a"], &[]);
     check(&fleet("1", &[], &["a:asks,removed=2026-01-01T12:00:01Z"]), &[], &["a=GrantRemoved"]);
+}
+
+/// What a process that saw the answer of `a` come at noon makes of these nodes so many seconds later.
+fn seen_to_come(nodes: &[&str], seconds: u64) -> Plan {
+    let mut memory = Memory::default();
+    let fleets = [fleet("1", &[], &["a:needed"]), fleet("1", &[], nodes)];
+    for fleet in &fleets {
+        memory.observe(&fleet.view(), now());
+    }
+    let later = Now { wall: now().wall_after(Duration::from_secs(seconds)), ..now() };
+    memory.observe(&fleets[1].view(), later);
+    plan(&fleets[1].view(), &policy("1"), &memory, later)
+}
+
+#[test]
+fn a_pause_is_as_long_as_the_nodes_own_clock_says_and_counted_from_when_its_answer_came() {
+    let check = |given_back: &str, not_before: &str, expected: &str| {
+        let node = format!("a:needed,gave-back={given_back},later={not_before}");
+        for seconds in [0, 30] {
+            let until = seen_to_come(&[&node], seconds).waits["a"].until();
+            assert_eq!(until, expected.parse().ok(), "{given_back} {not_before}");
+        }
+    };
+    check("2026-01-01T11:59:59Z", "2026-01-01T12:00:59Z", "2026-01-01T12:00:59Z");
+    // Behind by an hour, ahead by two hours, by years, and once by years.
+    check("2026-01-01T11:00:01Z", "2026-01-01T11:01:01Z", "2026-01-01T12:01:00Z");
+    check("2026-01-01T14:00:00Z", "2026-01-01T14:01:00Z", "2026-01-01T12:01:00Z");
+    check("2030-01-01T14:00:00Z", "2030-01-01T14:01:00Z", "2026-01-01T12:01:00Z");
+    check("2026-01-01T11:59:59Z", "2030-01-01T14:01:00Z", "2026-01-02T12:00:00Z");
+}
+
+#[test]
+fn an_ask_from_before_the_nodes_clock_was_set_back_shortens_no_pause() {
+    let node = "a:needed,gave-back=2026-01-01T10:50:00Z,later=2026-01-01T10:51:00Z";
+    assert_eq!(seen_to_come(&[node], 0).waits["a"].until(), "2026-01-01T12:01:00Z".parse().ok());
+}
+
+#[test]
+fn an_answer_that_was_there_before_the_controller_is_believed_as_far_as_its_pause_goes() {
+    check(&fleet("1", &[], &["a:needed,gave-back=2026-01-01T11:00:01Z,later=2026-01-01T11:01:01Z"]), &["a"], &[]);
+    let ahead = fleet("1", &[], &["a:needed,gave-back=2030-01-01T11:00:00Z,later=2030-01-01T11:01:00Z"]);
+    assert_eq!(ahead.plan().waits["a"].until(), "2026-01-01T12:01:00Z".parse().ok());
+}
+
+#[test]
+fn whoever_gave_back_goes_behind_those_who_ask_longer_whatever_its_clock_says() {
+    for (given_back, not_before) in [("11:00:01", "11:01:01"), ("11:59:59", "12:00:59"), ("14:00:00", "14:01:00")] {
+        let node = format!("a:needed,gave-back=2026-01-01T{given_back}Z,later=2026-01-01T{not_before}Z");
+        let actions = seen_to_come(&[&node, "b:asks=30"], 60).actions;
+        assert_eq!(actions.first(), Some(&Action::Grant("b".into(), 1)), "{given_back}");
+    }
+}
+
+#[test]
+fn a_pause_that_is_over_does_not_begin_again_with_a_report_that_leaves_it_as_it_was() {
+    let mut memory = Memory::default();
+    let reported =
+        ["a:needed,later=2026-01-01T11:01:00Z", "a:needed,gave-back=2026-01-01T11:50:00Z,later=2026-01-01T11:01:00Z"]
+            .map(|node| fleet("1", &[], &[node]));
+    for fleet in &reported {
+        memory.observe(&fleet.view(), now());
+    }
+    assert_eq!(plan(&reported[1].view(), &policy("1"), &memory, now()).actions, [Action::Grant("a".into(), 1)]);
 }
 
 #[test]

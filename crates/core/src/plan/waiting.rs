@@ -38,9 +38,9 @@ pub(super) fn sort<'a>(
             }
         }
     }
-    let turn = |request: &Request| request.not_before.map_or(request.since, |not_before| not_before.max(request.since));
     let order = |&(node, request): &(&'a NodeView, &Request)| {
-        (view.home == Some(node.name.as_str()), turn(request), node.name.as_str())
+        let turn = memory.put_off_until(node, request).map_or(request.since, |at| at.max(request.since));
+        (view.home == Some(node.name.as_str()), turn, node.name.as_str())
     };
     candidates.sort_by_key(order);
     candidates.into_iter().map(|(node, _)| node).collect()
@@ -84,18 +84,18 @@ fn standing<'a>(
         Field::Set(Answer::Incompatible(protocol)) => {
             Standing::Waits(WaitReason::AgentIncompatible { protocol: *protocol })
         }
-        Field::Set(Answer::Compatible(request)) => answered(node, request, now),
+        Field::Set(Answer::Compatible(request)) => answered(node, request, memory, now),
     }
 }
 
-fn answered<'a>(node: &NodeView, request: &'a Request, now: Now) -> Standing<'a> {
+fn answered<'a>(node: &NodeView, request: &'a Request, memory: &Memory, now: Now) -> Standing<'a> {
     if node.boot != Some(request.boot) {
         return Standing::Waits(WaitReason::BootIdMismatch);
     }
     if let Some(until) = held_back(node, now) {
         return Standing::Waits(WaitReason::GrantRemoved { until });
     }
-    match request.not_before.filter(|at| until(*at, now).is_some()) {
+    match memory.put_off_until(node, request).filter(|at| until(*at, now).is_some()) {
         Some(until) => Standing::Waits(WaitReason::BackingOff { why: why_put_off(node), until }),
         None => Standing::Candidate(request),
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::preflight::{self, Finding};
 use super::{Action, Engine, Note, NoteReason, Situation, Step, cycle, finish};
 use crate::annotations::{self as key, NodePatch};
-use crate::backoff::doubling;
+use crate::backoff::{LONGEST_PAUSE, doubling};
 use crate::ids::{BootId, GrantId, Serial, parse_version};
 use crate::reason::EndReason;
 use crate::values::{InProgress, LastReboot, Outcome, PROTOCOL, Permission, Phase, Request, Source};
@@ -253,12 +253,13 @@ pub(super) fn wanted_answer(
     given_back: Option<EndReason>,
 ) -> Request {
     let before = s.node.compatible_request();
+    let since = before.map(|request| request.since).filter(|at| is_credible(*at, s));
     let attempts = before.map_or(0, |request| request.attempts).saturating_add(u32::from(given_back.is_some()));
     Request {
         protocol: PROTOCOL,
         boot,
         os_version: s.host.os_version.clone(),
-        since: before.map_or(s.now.wall_seconds(), |request| request.since),
+        since: since.unwrap_or(s.now.wall_seconds()),
         not_before: not_before(s, &sources, given_back, attempts),
         sources,
         attempts,
@@ -272,13 +273,14 @@ fn not_before(
     given_back: Option<EndReason>,
     attempts: u32,
 ) -> Option<Timestamp> {
-    let (before, last) = (s.node.compatible_request(), s.node.last_reboot.get());
+    let before = s.node.compatible_request();
+    let last = s.node.last_reboot.get().filter(|last| is_credible(last.at, s));
     let update_only = sources == [Source::UpdateEngine];
     let given_back_now = given_back.map(|reason| s.now.wall_after(attempt_delay(reason, attempts)));
     // A person who asks anew is not held to what held update_engine back.
     let person_joins = |request: &&Request| is_by_person(sources) && !is_by_person(&request.sources);
     let kept = before.filter(|request| given_back.is_none() && !person_joins(request));
-    let kept = kept.and_then(|request| request.not_before);
+    let kept = kept.and_then(|request| request.not_before).filter(|at| is_credible(*at, s));
     // The request that said so is gone, but it is the same ask that was given back.
     let same_ask = |last: &&LastReboot| before.is_none() && (update_only || last.why == s.node.why());
     let failed = |last: &&LastReboot| last.outcome == Outcome::GaveBack && last.reason != EndReason::Paused;
@@ -286,7 +288,14 @@ fn not_before(
     let given_back_before = given_back_before.and_then(|last| last.at.checked_add(attempt_delay(last.reason, 1)).ok());
     let not_taken = last.filter(|last| update_only && last.same_version > 0);
     let not_taken = not_taken.and_then(|last| last.at.checked_add(update_delay(last.same_version)).ok());
-    [given_back_now, kept, given_back_before, not_taken].into_iter().flatten().max()
+    // What is over is kept for the order of grants, but is nothing to begin a request with.
+    let to_come = [given_back_before, not_taken].into_iter().flatten().filter(|at| *at > s.now.wall);
+    to_come.chain(given_back_now).chain(kept).max()
+}
+
+/// Whether a time can have been written by a clock like this one. One that was far ahead once would hold for years.
+fn is_credible(at: Timestamp, s: &Situation<'_>) -> bool {
+    at <= s.now.wall_after(LONGEST_PAUSE)
 }
 
 fn is_by_person(sources: &[Source]) -> bool {
@@ -305,5 +314,5 @@ fn attempt_delay(reason: EndReason, attempts: u32) -> Duration {
 
 /// After a reboot that left the version as it was: 1 h doubling to 24 h.
 fn update_delay(times: u32) -> Duration {
-    doubling(Duration::from_hours(1), times, Duration::from_hours(24))
+    doubling(Duration::from_hours(1), times, LONGEST_PAUSE)
 }

@@ -239,6 +239,33 @@ fn only_a_person_who_joins_lifts_what_holds_the_request_back() {
 }
 
 #[test]
+fn a_time_that_a_wrong_clock_wrote_years_ahead_holds_nothing_back() {
+    let request = |times: &str| {
+        let boot = scene::BOOT;
+        format!(r#"needed=kernel request={{"protocol":1,"bootID":"{boot}",{times},"sources":["person"]}}"#)
+    };
+    let since = r#""since":"2026-01-01T11:00:00Z""#;
+    check(&request(&format!(r#"{since},"notBefore":"2030-01-01T12:00:00Z""#)), "write request:person");
+    let ahead = scene::scene(&request(r#""since":"2030-01-01T12:00:00Z""#));
+    let Action::Write(patch, _) = ahead.step().action else { panic!("a write") };
+    assert!(patch.get(key::REQUEST).flatten().unwrap().contains(r#""since":"2026-01-01T12:00:00Z""#));
+    for words in ["engine own-words last=7/3", "needed=kernel last=7!"] {
+        let mut ahead = scene::scene(words);
+        let Field::Set(last) = &mut ahead.node.last_reboot else { panic!("{words:?} has a report") };
+        last.at = "2030-01-01T12:00:00Z".parse().unwrap();
+        assert!(!in_words(&ahead.step().action, &ahead.node).contains('@'), "{words:?}");
+    }
+}
+
+#[test]
+fn a_pause_that_is_over_is_nothing_to_begin_a_request_with_but_keeps_its_place() {
+    check_scene(&scene::scene("needed=kernel last=7!").after(59), "write request:person@01T12:01");
+    check_scene(&scene::scene("needed=kernel last=7!").after(60), "write request:person");
+    check_scene(&scene::scene("engine own-words last=7/1").after(3600), "write request:engine");
+    check_scene(&scene::scene("asks=notBefore:13").after(7200), "wait");
+}
+
+#[test]
 fn the_same_ask_is_held_to_the_minute_after_a_cycle_that_was_given_back_even_without_its_request() {
     let needed = "needed=\"update_engine: a reboot completes an update\"";
     check("engine last=7!", &format!("write {needed} request:engine@01T12:01"));
