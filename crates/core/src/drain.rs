@@ -43,8 +43,6 @@ pub struct PodView {
     pub nature: Nature,
     /// When its grace period ends or has ended, where it is being deleted; `None`: it is not.
     pub ends_at: Option<Timestamp>,
-    /// When it was created.
-    pub created: Option<Timestamp>,
     /// Whether a volume of it goes with it.
     pub empty_dir: bool,
     /// Whether the scheduler may put its replacement on a node that is cordoned.
@@ -105,7 +103,6 @@ impl From<&Pod> for PodView {
             },
             nature: nature(pod),
             ends_at: meta.deletion_timestamp.as_ref().map(|time| time.0),
-            created: meta.creation_timestamp.as_ref().map(|time| time.0),
             empty_dir: has_empty_dir(pod),
             tolerates_cordon: tolerates_cordon(pod),
             critical: is_critical(pod),

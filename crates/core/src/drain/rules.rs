@@ -116,8 +116,8 @@ impl Rules {
         over.checked_sub(self.skip_stuck_after?).filter(|longer| !longer.is_zero())
     }
 
-    /// What happens to this pod in a cycle that began at `since`.
-    pub fn fate(&self, pod: &PodView, since: Timestamp, now: Timestamp) -> Fate {
+    /// What happens to this pod. `came_later`: it was not there when the drain began.
+    pub fn fate(&self, pod: &PodView, came_later: bool, now: Timestamp) -> Fate {
         match pod.nature {
             Nature::Finished => Fate::LeaveFinished,
             Nature::DaemonSet => Fate::LeaveDaemonSet,
@@ -126,7 +126,7 @@ impl Rules {
             Nature::Ordinary if self.stuck_for(pod, now).is_some() => Fate::LeaveStuck,
             // What is being deleted is only waited for, so that no policy has anything to keep.
             Nature::Ordinary if pod.is_terminating() => Fate::Evict,
-            Nature::Ordinary if pod.tolerates_cordon && pod.created.is_some_and(|at| at > since) => Fate::LeaveTolerant,
+            Nature::Ordinary if pod.tolerates_cordon && came_later => Fate::LeaveTolerant,
             Nature::Ordinary if pod.controller.is_none() => match self.unmanaged {
                 Choice::Evict => Fate::EvictUnmanaged,
                 Choice::Block => Fate::BlockUnmanaged,

@@ -70,8 +70,8 @@ enum Turn {
 /// Where the drain stands now.
 pub(super) fn stage(s: &Situation<'_>) -> Stage {
     let Some(pods) = &s.host.pods else { return Stage::NotListed };
-    let since = s.node.in_progress.get().map_or(s.now.wall, |progress| progress.since);
-    let sorted = pods.iter().map(|pod| (pod, s.policy.drain.fate(pod, since, s.now.wall)));
+    let evictions = s.memory.evictions();
+    let sorted = pods.iter().map(|pod| (pod, s.policy.drain.fate(pod, evictions.came_later(&pod.pod.uid), s.now.wall)));
     let going: Vec<_> = sorted.filter(|(_, fate)| fate.must_go()).collect();
     if going.is_empty() {
         return match volumes::detach(s) {

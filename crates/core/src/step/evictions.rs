@@ -1,6 +1,6 @@
 //! What the agent's process remembers of the evictions of the cycle under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::backoff::spread;
@@ -55,6 +55,10 @@ pub(super) struct Evictions {
     budgets: BTreeMap<String, BudgetMemory>,
     /// Since when budgets are looked for.
     looked_since: Option<Duration>,
+    /// The pods that were there when the drain began, as far as this process has seen it.
+    first: BTreeSet<String>,
+    /// Until when those that are seen count as such; `None`: none were listed yet.
+    first_until: Option<Duration>,
     /// How many pods were there that a drain may move when it was last looked at.
     pods_seen: Option<usize>,
     /// When that last changed, or an eviction was accepted.
@@ -131,13 +135,25 @@ pub(super) enum Standing<'a> {
 /// than a change takes to reach them, much shorter than a replacement takes to become Ready.
 const YIELD: Duration = Duration::from_millis(30);
 
+/// For how long after the first list of the pods those that are seen count as there when the drain began: a watch may be
+/// late. No clock of the API server is looked at, for this machine's may differ.
+const FIRST: Duration = Duration::from_secs(5);
+
 /// How long the first list of the budgets is waited for. It comes within moments, where it comes at all.
 const LISTING: Duration = Duration::from_secs(2);
 
 impl Evictions {
     /// No evictions.
     pub(super) const fn none() -> Self {
-        Self { pods: BTreeMap::new(), budgets: BTreeMap::new(), looked_since: None, pods_seen: None, moved_at: None }
+        Self {
+            pods: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            looked_since: None,
+            first: BTreeSet::new(),
+            first_until: None,
+            pods_seen: None,
+            moved_at: None,
+        }
     }
 
     /// Takes in what the watch of the budgets shows.
@@ -167,11 +183,19 @@ impl Evictions {
 
     /// Takes in what the watch of the pods shows.
     pub(super) fn observe_pods(&mut self, pods: &[PodView], now: Duration) {
+        if now <= *self.first_until.get_or_insert(now.saturating_add(FIRST)) {
+            self.first.extend(pods.iter().map(|pod| pod.pod.uid.clone()));
+        }
         // Those of a DaemonSet come and go by themselves.
         let seen = pods.iter().filter(|pod| pod.nature == Nature::Ordinary).count();
         if self.pods_seen.replace(seen) != Some(seen) {
             self.moved_at = Some(now);
         }
+    }
+
+    /// Whether a pod came when the drain was under way.
+    pub(super) fn came_later(&self, uid: &str) -> bool {
+        self.first_until.is_some() && !self.first.contains(uid)
     }
 
     /// When a pod last went, came, or was told to go.

@@ -65,7 +65,7 @@ fn judge(s: &Situation<'_>, pods: &[PodView]) -> Finding {
     let in_spite = s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
     let past_budgets = in_spite || rules.delete || rules.delete_after.is_some();
     let going = pods.iter().filter(|pod| !pod.is_terminating());
-    for (pod, fate) in going.map(|pod| (pod, rules.fate(pod, s.now.wall, s.now.wall))) {
+    for (pod, fate) in going.map(|pod| (pod, rules.fate(pod, false, s.now.wall))) {
         if let Some(why) = fate.blocks().filter(|_| !in_spite) {
             return Finding::Blocked(EndReason::BlockedByPod, format!("{} stays: {why}", pod.pod));
         }

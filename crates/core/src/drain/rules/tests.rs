@@ -18,7 +18,8 @@ fn check_under(rules: &Rules, pod: &Value, ours: Fate, kubectl: &str, because: &
         pod["metadata"]["creationTimestamp"] = json!("2025-12-24T18:00:00Z");
     }
     let view = PodView::from(&serde_json::from_value::<Pod>(pod.clone()).unwrap());
-    assert_eq!(rules.fate(&view, SINCE.parse().unwrap(), NOW.parse().unwrap()), ours, "{pod}");
+    let came_later = pod["metadata"]["creationTimestamp"].as_str() > Some(SINCE);
+    assert_eq!(rules.fate(&view, came_later, NOW.parse().unwrap()), ours, "{pod}");
     assert_eq!(kubectl_drain(rules, &pod), kubectl, "{pod}");
     let same = match ours {
         _ if ours.is_evicted() => kubectl == "evicts",

@@ -446,6 +446,21 @@ fn a_grace_period_whose_cut_was_refused_is_cut_again_after_the_pause() {
 }
 
 #[test]
+fn a_pod_that_tolerates_the_cordon_is_left_when_it_comes_5_seconds_after_the_first_list_by_no_clock_of_others() {
+    let begun = || scene(&draining("pods=a~+b"));
+    check_scene(&begun(), "evict a,b");
+    check_scene(&begun().after(599), "evict a,b");
+    // A watch may be late.
+    check_scene(&scene(&draining("pods=")).after(5).then(&draining("pods=late~")), "evict late");
+    let back = || begun().after(6).then(&draining("fresh pods=back~"));
+    check_scene(&back(), "write commit:7");
+    check_scene(&begun().after(6).then(&draining("fresh pods=back")), "evict back");
+    // An agent that starts anew has seen nothing come, and the next drain is another one.
+    check_scene(&back().restarted(), "evict back");
+    check_scene(&back().then("asks granted=8 draining=8 cordon=reboot-agent pods=back~"), "evict back");
+}
+
+#[test]
 fn a_drain_that_takes_too_long_deletes_past_the_budgets_where_the_rules_say_so() {
     let rules = Rules { delete_after: Some(Duration::from_secs(40)), ..Rules::default() };
     let closed = under(rules, "pods=web/a+web/b+web/c! budgets=web:0:7").wrote();

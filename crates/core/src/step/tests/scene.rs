@@ -195,11 +195,12 @@ impl Scene {
 pub(super) const ENDS: &str = "2026-01-01T13:00:00Z";
 
 /// `a+b`: pods to evict; `a!`: terminating, until [`ENDS`]; `a@`: of a DaemonSet; `a?`: not Ready; `a^`: critical; `a=`:
-/// with an emptyDir; `a.`: has ended; `web/a`: of the controller `web`, with its label; `a:data`: with the claim `data`.
+/// with an emptyDir; `a.`: has ended; `a~`: tolerates the cordon; `web/a`: of the controller `web`, with its label;
+/// `a:data`: with the claim `data`.
 /// Empty: none.
 fn pods(names: &str) -> Vec<PodView> {
     let pod = |text: &str| {
-        let name = text.trim_end_matches(['!', '@', '?', '^', '=', '.']);
+        let name = text.trim_end_matches(['!', '@', '?', '^', '=', '.', '~']);
         let (name, claims) = name.split_once(':').unwrap_or((name, ""));
         let controller = name.split_once('/').map(|(controller, _)| controller.to_owned());
         PodView {
@@ -213,6 +214,7 @@ fn pods(names: &str) -> Vec<PodView> {
             critical: text.ends_with('^'),
             empty_dir: text.ends_with('='),
             ends_at: text.ends_with('!').then(|| ENDS.parse().unwrap()),
+            tolerates_cordon: text.ends_with('~'),
             labels: controller.iter().map(|controller| ("app".to_owned(), controller.clone())).collect(),
             controller,
             health: if text.ends_with('?') { Health::NotReady } else { Health::Ready },
