@@ -79,6 +79,11 @@ impl Machine {
         before + state.booted_at.elapsed()
     }
 
+    /// For how long it has been up in the simulation.
+    pub fn up_for(&self) -> Duration {
+        self.state().booted_at.elapsed()
+    }
+
     /// The version of the operating system that runs.
     pub fn version(&self) -> String {
         self.state().version.to_string()

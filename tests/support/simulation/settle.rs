@@ -46,7 +46,9 @@ pub async fn settled(world: &World) -> Result<(), String> {
 fn asks(nodes: &[NodeView], machine: &Machine) -> Option<BootId> {
     let boot = machine.boot();
     let node = nodes.iter().find(|node| node.name == machine.name)?;
+    let lapsed = node.waiting.get().and_then(|waiting| waiting.lapsed).filter(|_| node.request.is_absent());
     let fulfilled = node.compatible_request().is_some_and(|request| request.boot != boot)
+        || lapsed.is_some_and(|id| id.boot != boot)
         || node.in_progress.get().is_some_and(|progress| progress.id.boot != boot);
     let own = node.needed.as_ref().is_some_and(|why| why.starts_with("update_engine: "));
     let person = node.needed.is_some() && !own && !fulfilled;

@@ -290,7 +290,10 @@ impl World {
     /// An agent calls logind.
     pub fn logind_called(&self, machine: &Machine) {
         self.tell(|| format!("logind of {} is called", machine.name));
-        let may_be_left = self.setup.agent.policy().on_drain_timeout == reboot_core::step::OnDrainTimeout::Reboot;
+        let policy = self.setup.agent.policy();
+        // Past the point of no return pods put a call off for no longer than a drain may take.
+        let may_be_left = policy.on_drain_timeout == reboot_core::step::OnDrainTimeout::Reboot
+            || machine.up_for() >= policy.drain_timeout;
         lock(&self.judge).logind_called(&machine.name, &machine.listed(), may_be_left);
         self.look_for_violations();
     }
