@@ -97,9 +97,10 @@ impl Memory {
 
 /// When a pause ends of which a node says that it ends at `said`. `came`: the answer was seen to come.
 ///
-/// The node's clock may be wrong, so its times are compared with one another only: its latest report came with the answer,
-/// or is older than the ask, and what is later than the end was written before the clock was set. By right clocks the pause ends at `said`, which lies between now and a whole pause from now;
-/// or before now, where the answer was there before this process was.
+/// The node's clock may be wrong, so its times are compared with one another only. The pause began with its latest report
+/// or its ask, whichever is later; what is later than the end was written before the clock was set. By right clocks the
+/// pause ends at `said`: between now and a whole pause from now, or before now where the answer was there before this
+/// process was.
 fn pause_ends(node: &NodeView, request: &Request, said: Timestamp, came: bool, now: Now) -> Timestamp {
     let written = [Some(request.since), node.last_reboot.get().map(|last| last.at)];
     let begun = written.into_iter().flatten().filter(|at| *at < said).max().unwrap_or(said);

@@ -41,6 +41,10 @@ fn last_reboot(how: &str) -> String {
     last.to_string()
 }
 
+fn waiting(reason: &str, more: &str) -> String {
+    format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z"{more},"message":""}}"#)
+}
+
 fn node(text: &str) -> NodeView {
     let (name, words) = text.split_once(':').unwrap();
     let (mut annotations, mut labels) = (json!({}), json!({}));
@@ -68,17 +72,11 @@ fn node(text: &str) -> NodeView {
             // `at`: until when it is held, and `/otherboot` where the grant was for another boot.
             ("removed", at) => {
                 let (at, held) = at.split_once('/').map_or((at, BOOT), |(at, _)| (at, OTHER_BOOT));
-                let times = format!(r#""since":"2026-01-01T11:00:00Z","until":"{at}","heldUntil":"{at}""#);
-                let waiting = format!(r#"{{"reason":"GrantRemoved",{times},"heldBoot":"{held}","message":""}}"#);
-                set(key::WAITING, waiting);
+                let times = format!(r#","until":"{at}","heldUntil":"{at}","heldBoot":"{held}""#);
+                set(key::WAITING, waiting("GrantRemoved", &times));
             }
-            ("waits", reason) => {
-                set(key::WAITING, format!(r#"{{"reason":"{reason}","since":"2026-01-01T11:00:00Z","message":""}}"#));
-            }
-            ("lapsed", number) => {
-                let since = r#""since":"2026-01-01T11:00:00Z""#;
-                set(key::WAITING, format!(r#"{{"reason":"NoAgent",{since},"lapsed":"{BOOT}.{number}","message":""}}"#));
-            }
+            ("waits", reason) => set(key::WAITING, waiting(reason, "")),
+            ("lapsed", number) => set(key::WAITING, waiting("NoAgent", &format!(r#","lapsed":"{BOOT}.{number}""#))),
             ("gave-back", at) => set(key::LAST_REBOOT, last_reboot("0").replace("2026-01-01T11:00:00Z", at)),
             ("ended", how) => set(key::LAST_REBOOT, last_reboot(how)),
             // Since a second of the minute before now, or for long.
@@ -546,7 +544,7 @@ fn a_grant_that_a_person_removed_stays_held_back_whatever_the_node_waits_for_mea
 #[test]
 fn a_grant_that_no_agent_took_up_stays_noted_until_an_agent_answers_or_nobody_asks() {
     let explained = |text: &str| match fleet("1", &[], &[text]).plan().actions.pop() {
-        Some(Action::Explain(_, waiting)) => Some(waiting.and_then(|waiting| waiting.lapsed)),
+        Some(Action::Explain(_, explanation)) => Some(explanation.and_then(|(_, waiting)| waiting.lapsed)),
         _ => None,
     };
     let lapsed = Some(format!("{BOOT}.7").parse().unwrap());

@@ -218,7 +218,6 @@ fn pods(names: &str) -> Vec<PodView> {
             labels: controller.iter().map(|controller| ("app".to_owned(), controller.clone())).collect(),
             controller,
             health: if text.ends_with('?') { Health::NotReady } else { Health::Ready },
-            ..PodView::default()
         }
     };
     names.split('+').filter(|name| !name.is_empty()).map(pod).collect()
