@@ -258,10 +258,7 @@ impl Known {
         self.committed = self.committed.filter(|id| last.id != Some(*id));
         let ended = match last.outcome {
             Outcome::Rebooted => last.id.map(|id| id.boot),
-            Outcome::FoundRebooted => {
-                let asked = before.compatible_request().map(|request| request.boot);
-                asked.or_else(|| Some(before.waiting.get()?.lapsed?.boot))
-            }
+            Outcome::FoundRebooted => before.asked_under(),
             Outcome::GaveBack => {
                 let forced = |node: &NodeView| node.permission.get() == Some(&Permission::Now);
                 let cleared = last.reason == EndReason::Paused && forced(before) && !forced(after);
@@ -332,14 +329,13 @@ fn committed(before: &NodeView, progress: &InProgress, slots: &Slots) -> impl It
         None => (false, false),
     };
     let holds_slot = forced || slots.holds(&before.name, progress.id);
-    [
+    let faults = [
         (!permitted).then_some(Fault::CommitWithoutPermission),
         (permitted && !holds_slot).then_some(Fault::CommitWithoutSlot),
         before.paused.is_some().then_some(Fault::CommitWhilePaused),
         (!before.unschedulable).then_some(Fault::CommitUncordoned),
-    ]
-    .into_iter()
-    .flatten()
+    ];
+    faults.into_iter().flatten()
 }
 
 fn controller_granted(

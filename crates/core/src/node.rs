@@ -75,6 +75,12 @@ impl NodeView {
         self.labels.contains_key(CONTROL_PLANE)
     }
 
+    /// The boot under which its agent asked: by the answer, or by the grant that lapsed after it.
+    pub fn asked_under(&self) -> Option<BootId> {
+        let answered = self.compatible_request().map(|request| request.boot);
+        answered.or_else(|| Some(self.waiting.get()?.lapsed?.boot))
+    }
+
     /// The agent's answer, when it is of this protocol.
     pub fn compatible_request(&self) -> Option<&crate::values::Request> {
         self.request.get().and_then(Answer::compatible)
