@@ -1,9 +1,13 @@
 //! The phases of a node's cycle, and how a scenario takes a node into one and out of it again.
 
+use std::time::Duration;
+
 use reboot_tests::{
+    call::within,
     referee::history::NodeSeen,
-    scene::{last_reboot, phase_of},
+    scene::{LIMIT, last_reboot, phase_of},
 };
+use tokio::time::sleep;
 
 use crate::stage::{Stage, UPDATE};
 
@@ -46,6 +50,7 @@ impl Stage {
             Phase::Committed => {
                 let committed = |node: &NodeSeen| phase_of(node).as_deref() == Some("rebooting");
                 self.until_node(node, "to reboot", committed).await;
+                self.until_shutting_down(node).await;
             }
             Phase::Booted => self.node(node).until_boots(2).await.unwrap(),
         }
@@ -74,6 +79,21 @@ impl Stage {
     /// Its boot ID, as the Node has it now.
     pub(crate) async fn boot_id(&self, node: &str) -> String {
         self.until_node(node, "to exist", |_| true).await.boot_id
+    }
+
+    /// Waits until logind has begun the shutdown. The Node shows the point of no return a moment before the agent itself
+    /// knows that it has passed it: an agent that is cut off in that moment cannot know, and waits.
+    async fn until_shutting_down(&self, node: &str) {
+        let property = "busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager PreparingForShutdown";
+        let property: Vec<_> = property.split(' ').collect();
+        let begun = async {
+            // A machine that is so far that it does not answer has begun as well.
+            while self.node(node).execute(&property).is_ok_and(|answer| answer.trim() == "b false") {
+                sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        within(LIMIT, format!("the shutdown of {node}"), begun).await.unwrap();
     }
 
     fn delay_shutdowns(&self, node: &str) {
