@@ -38,19 +38,22 @@ struct Refusing {
 }
 
 impl Refusing {
-    fn new(verb: &'static str, resource: &'static str) -> (Self, MemoryApi) {
+    /// An API server that can refuse this, with node-1, of which a reboot is asked; `answered`: with its agent's request.
+    fn over(verb: &'static str, resource: &'static str, answered: bool) -> (Self, MemoryApi) {
         let refusing = Self { what: (verb, resource), now: Arc::default(), count: Arc::default() };
         let api = MemoryApi::new(Timestamp::now, refusing.clone());
+        api.create("kubelet", &asking("node-1", answered)).unwrap();
         (refusing, api)
     }
 
-    /// Refuses for [`REFUSED`], and waits until all has healed; returns how often something was refused.
-    async fn for_a_while(&self) -> usize {
+    /// Refuses for [`REFUSED`], and waits until all has healed. Something must be tried in that time, and not often.
+    async fn for_a_while(&self) {
         self.now.store(true, Relaxed);
         sleep(REFUSED).await;
         self.now.store(false, Relaxed);
         sleep(HEALED).await;
-        self.count.load(Relaxed)
+        let refused = self.count.load(Relaxed);
+        assert!((2..TRIES).contains(&refused), "refused {refused} times");
     }
 }
 
@@ -70,12 +73,15 @@ impl Weather for Refusing {
 /// Waits until the Node has a grant; returns its id.
 async fn granted(changes: &mut UnboundedReceiver<Arc<Change>>) -> String {
     loop {
-        let change = changes.recv().await.unwrap();
-        let node = change.after.as_deref().filter(|_| change.key.resource == "nodes");
-        if let Some(id) = node.and_then(|node| annotation(node, "reboot")) {
+        if let Some(id) = written(&changes.recv().await.unwrap(), "reboot") {
             return id;
         }
     }
+}
+
+/// The annotation that a Node has after this change.
+fn written(change: &Change, key: &str) -> Option<String> {
+    annotation(change.after.as_deref().filter(|_| change.key.resource == "nodes")?, key)
 }
 
 fn slots(api: &MemoryApi) -> Value {
@@ -85,21 +91,19 @@ fn slots(api: &MemoryApi) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn a_cycle_counts_once_however_often_its_slot_could_not_be_freed() {
-    let (refusing, api) = Refusing::new("update", "configmaps");
-    api.create("kubelet", &asking("node-1", true)).unwrap();
+    let (refusing, api) = Refusing::over("update", "configmaps", true);
     let mut changes = api.changes();
     let story = async {
         let id = granted(&mut changes).await;
         // All that an agent writes in the end, and what kubelet says of the new boot.
         let last = json!({"id": id, "outcome": "rebooted", "reason": "Rebooted", "at": Timestamp::now(), "seconds": 7});
         let gone = ["reboot", "reboot-needed", "reboot-request"].map(|key| (key, Value::Null));
-        let written = gone.into_iter().chain([("last-reboot", json!(last.to_string()))]);
-        annotate(&api, "agent", "node-1", &written.collect::<Vec<_>>());
+        let report = gone.into_iter().chain([("last-reboot", json!(last.to_string()))]);
+        annotate(&api, "agent", "node-1", &report.collect::<Vec<_>>());
         let other: BootId = "9a4d1c0e-5b1f-4d54-8a4b-3f1f0c7e2d11".parse().unwrap();
         let booted = json!({"status": {"nodeInfo": node_info(other)}});
         api.patch("kubelet", "nodes/status", "", "node-1", &booted).unwrap();
-        let refused = refusing.for_a_while().await;
-        assert!((2..TRIES).contains(&refused), "refused {refused} times");
+        refusing.for_a_while().await;
     };
     let metrics = controller(&api, &[], story).await;
     assert_eq!(slots(&api), json!([]));
@@ -109,18 +113,15 @@ async fn a_cycle_counts_once_however_often_its_slot_could_not_be_freed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_is_withdrawn_once_however_often_its_slot_could_not_be_freed() {
-    let (refusing, api) = Refusing::new("update", "configmaps");
-    api.create("kubelet", &asking("node-1", true)).unwrap();
+    let (refusing, api) = Refusing::over("update", "configmaps", true);
     let mut changes = api.changes();
     let story = async {
         let id = granted(&mut changes).await;
         annotate(&api, "kubectl", "node-1", &[("reboot-paused", json!("not now"))]);
-        let refused = refusing.for_a_while().await;
-        assert!((2..TRIES).contains(&refused), "refused {refused} times");
+        refusing.for_a_while().await;
         let mut fences = Vec::new();
         while let Ok(change) = changes.try_recv() {
-            let node = change.after.as_deref().filter(|_| change.key.resource == "nodes");
-            fences.extend(node.and_then(|node| annotation(node, "reboot-fence")).filter(|fence| *fence != id));
+            fences.extend(written(&change, "reboot-fence").filter(|fence| *fence != id));
         }
         fences.dedup();
         assert_eq!(fences.len(), 1, "{fences:?}");
@@ -134,8 +135,7 @@ async fn a_grant_is_withdrawn_once_however_often_its_slot_could_not_be_freed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_changes_all_the_time_does_not_hurry_an_agent_whose_writes_fail() {
-    let (refusing, api) = Refusing::new("patch", "nodes");
-    api.create("kubelet", &asking("node-1", false)).unwrap();
+    let (refusing, api) = Refusing::over("patch", "nodes", false);
     let heartbeats = async {
         for beat in 0_u32.. {
             sleep(Duration::from_millis(700)).await;
@@ -146,7 +146,7 @@ async fn a_node_that_changes_all_the_time_does_not_hurry_an_agent_whose_writes_f
     let story = async {
         tokio::select! {
             () = heartbeats => {}
-            refused = refusing.for_a_while() => assert!((2..TRIES).contains(&refused), "refused {refused} times"),
+            () = refusing.for_a_while() => {}
         }
     };
     agent(&api, story).await;
