@@ -64,9 +64,8 @@ struct State {
     watched: Watching,
     evictions: Evictions,
     failures: u32,
-    /// The pause after failures, for which nothing is done, whatever changes meanwhile; `None`: what changes is decided
-    /// on at once.
-    pause: Option<Duration>,
+    /// Whether the delay after a failure is waited out, whatever changes meanwhile.
+    patient: bool,
     /// How many writes in a row came too late.
     conflicts: u32,
     said: Option<String>,
@@ -94,7 +93,7 @@ impl Reconciler {
             watched: Watching::default(),
             evictions: Evictions::default(),
             failures: 0,
-            pause: None,
+            patient: false,
             conflicts: 0,
             said: None,
         };
@@ -123,7 +122,7 @@ impl Reconciler {
         loop {
             // A long row of actions is no standstill.
             let _ = self.liveness.turn().now_or_never();
-            state.pause = None;
+            state.patient = false;
             let Some(node) = self.node.view().cloned() else {
                 state.watched = Watching::default();
                 return None;
@@ -144,10 +143,9 @@ impl Reconciler {
                 Done::WaitFor(delay) => return Some(delay),
                 Done::Failed { retry_after } => {
                     state.failures = state.failures.saturating_add(1);
-                    let pause = backoff::after_failures(state.failures).max(retry_after.unwrap_or_default());
                     // Whoever hurries because of what changes, a pod of the drain for instance, only fails again.
-                    state.pause = (state.failures > 1 || retry_after.is_some()).then_some(pause);
-                    return Some(pause);
+                    state.patient = state.failures > 1 || retry_after.is_some();
+                    return Some(backoff::after_answer(state.failures, retry_after));
                 }
             }
         }
@@ -290,7 +288,7 @@ impl Reconciler {
     /// Waits until there is something new to decide on, and after failures at least for as long as they ask for.
     async fn wait_for_news(&mut self, state: &mut State, delay: Option<Duration>) {
         let mut later = pin!(after(delay));
-        let hurries = state.pause.is_none();
+        let hurries = !state.patient;
         loop {
             // In this order, here and elsewhere: without chance in it, a run can be repeated.
             tokio::select! {

@@ -82,7 +82,7 @@ async fn read(volumes: Api<PersistentVolume>, name: String) -> (String, Option<C
             return (name, None);
         }
         failures += 1;
-        tokio::time::sleep(backoff::after_failures(failures).max(error.retry_after().unwrap_or_default())).await;
+        tokio::time::sleep(backoff::after_answer(failures, error.retry_after())).await;
     }
 }
 

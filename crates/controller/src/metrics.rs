@@ -126,7 +126,7 @@ impl Metrics {
         }
     }
 
-    /// Shows what a plan counted.
+    /// Shows what a plan counted; by the default one all are zero.
     pub fn show(&self, plan: &Plan, now: Now) {
         let census = &plan.census;
         let busy = census.waiting + census.granted + census.draining + census.rebooting;
@@ -146,21 +146,6 @@ impl Metrics {
         let age = |since: Option<Timestamp>| since.map_or(0, |since| now.wall.duration_since(since).as_secs().max(0));
         self.oldest_request.set(age(census.oldest_request));
         self.oldest_slot.set(age(census.oldest_slot));
-    }
-
-    /// Shows nothing: what a process counted while it led would stand still, and alarm for ever.
-    pub fn stand_by(&self) {
-        for state in STATES {
-            self.nodes.get_or_create(&StateLabels { state }).set(0);
-        }
-        for reason in WaitReason::CODES {
-            self.waiting.get_or_create(&ReasonLabels { reason }).set(0);
-        }
-        let ages = [&self.oldest_request, &self.oldest_slot];
-        let counts = [&self.same_version, &self.slots_used, &self.slots_limit, &self.malformed];
-        for number in ages.into_iter().chain(counts) {
-            number.set(0);
-        }
     }
 
     /// Counts a cycle that its agent reported as ended. The agent's own process does not live to be asked: it ends with

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::FutureExt as _;
 use reboot_core::backoff;
-use reboot_core::plan::{Action, ClusterView, Memory, plan};
+use reboot_core::plan::{Action, ClusterView, Memory, Plan, plan};
 use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
 use reboot_runtime::clock::{Clock, after};
@@ -79,7 +79,8 @@ impl Reconciler {
         let leads = *self.leadership.borrow_and_update() == Leadership::Leader;
         self.executor.metrics.leader.set(i64::from(leads));
         if state.led && !leads {
-            self.executor.metrics.stand_by();
+            // What it counted while it led would stand still, and alarm for ever.
+            self.executor.metrics.show(&Plan::default(), now(&self.clock));
         }
         if leads && !state.led {
             self.executor.forget();
@@ -118,7 +119,7 @@ impl Reconciler {
                         // made before the one that failed. Whoever hurries because of it fails again, without end.
                         state.patient = repeated || asked_for.is_some();
                     }
-                    return Some(backoff::after_failures(state.failures).max(asked_for.unwrap_or_default()));
+                    return Some(backoff::after_answer(state.failures, asked_for));
                 }
             }
             tokio::task::yield_now().await;

@@ -7,6 +7,11 @@ pub fn after_failures(failures: u32) -> Duration {
     doubling(SOON, failures, LATE)
 }
 
+/// The same where the call was answered by a server that asks for a pause: at least as long as that.
+pub fn after_answer(failures: u32, asked_for: Option<Duration>) -> Duration {
+    after_failures(failures).max(asked_for.unwrap_or_default())
+}
+
 /// The shortest pause of a loop before it looks again at what it cannot watch.
 pub const SOON: Duration = Duration::from_millis(500);
 /// The longest one.
@@ -42,6 +47,9 @@ mod tests {
     fn a_loop_waits_half_a_second_after_the_first_failure_and_half_a_minute_at_most() {
         let pauses = [0, 1, 2, 3, 6, 7, u32::MAX].map(|failures| after_failures(failures).as_millis());
         assert_eq!(pauses, [500, 500, 1000, 2000, 16_000, 30_000, 30_000]);
+        let asked_for = [None, Some(Duration::from_secs(1)), Some(Duration::from_mins(1))];
+        let pauses = asked_for.map(|pause| after_answer(3, pause).as_millis());
+        assert_eq!(pauses, [2000, 2000, 60_000]);
     }
 
     #[test]

@@ -75,10 +75,15 @@ impl NodeView {
         self.labels.contains_key(CONTROL_PLANE)
     }
 
+    /// The grant that its agent did not take up in time: its request went with it, and the ask still stands unanswered.
+    pub fn lapsed(&self) -> Option<GrantId> {
+        self.waiting.get()?.lapsed.filter(|_| self.needed.is_some() && self.request.is_absent())
+    }
+
     /// The boot under which its agent asked: by the answer, or by the grant that lapsed after it.
     pub fn asked_under(&self) -> Option<BootId> {
         let answered = self.compatible_request().map(|request| request.boot);
-        answered.or_else(|| Some(self.waiting.get()?.lapsed?.boot))
+        answered.or_else(|| self.lapsed().map(|id| id.boot))
     }
 
     /// The agent's answer, when it is of this protocol.

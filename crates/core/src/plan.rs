@@ -74,7 +74,7 @@ impl Action {
 }
 
 /// What follows from one view.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What to do, in this order.
     pub actions: Vec<Action>,
@@ -119,8 +119,7 @@ pub struct Census {
 /// Decides. Total: every view has a plan.
 pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) -> Plan {
     let mut capacity = Capacity::of(view, policy);
-    let mut plan =
-        Plan { actions: Vec::new(), waits: BTreeMap::new(), wake: None, census: census(view, policy, &capacity) };
+    let mut plan = Plan { census: census(view, policy, &capacity), ..Plan::default() };
     match view.ledger {
         LedgerState::Lost(_) => plan.actions.push(Action::Rebuild),
         LedgerState::Known(ledger) => {
@@ -179,7 +178,7 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
     let busy: BTreeSet<&str> = plan.actions.iter().filter_map(Action::node).collect();
     let mut explained = Vec::new();
     for node in view.nodes.iter().filter(|node| !busy.contains(node.name.as_str())) {
-        let (held_until, lapsed) = (waiting::held_back(node, now), waiting::lapsed(node));
+        let (held_until, lapsed) = (waiting::held_back(node, now), node.lapsed());
         let explanation = match plan.waits.get(&node.name) {
             Some(reason) if node.waiting.get().is_some_and(|waiting| waiting.says(reason)) => continue,
             Some(reason) => {

@@ -2,7 +2,6 @@
 
 use super::{ClusterView, Memory, Plan, Policy};
 use crate::annotations as key;
-use crate::ids::GrantId;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
 use crate::values::{Answer, Field, LastReboot, Outcome, Request, printable};
@@ -122,11 +121,6 @@ pub(super) fn held_back(node: &NodeView, now: Now) -> Option<jiff::Timestamp> {
     // No time of another machine is looked at: its clock may be wrong.
     let over = matches!((waiting.held_boot, node.boot), (Some(held), Some(boot)) if held != boot);
     waiting.held_until.filter(|at| !over && until(*at, now).is_some())
-}
-
-/// The grant that no agent took up, while none has answered the ask since.
-pub(super) fn lapsed(node: &NodeView) -> Option<GrantId> {
-    node.waiting.get()?.lapsed.filter(|_| node.needed.is_some() && node.request.is_absent())
 }
 
 fn no_agent_yet<'a>(node: &NodeView, memory: &Memory, now: Now) -> Standing<'a> {

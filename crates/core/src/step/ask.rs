@@ -45,7 +45,8 @@ fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
         return Step::wait(format!("Stopped: annotation {} is malformed: {why}; correct or remove it", key::REBOOT));
     }
     let earlier = s.node.compatible_request().filter(|request| request.boot != boot);
-    let lapsed = lapsed(s).filter(|id| id.boot != boot);
+    let reported = s.node.last_reboot.get().and_then(|last| last.id);
+    let lapsed = s.node.lapsed().filter(|id| id.boot != boot && reported != Some(*id));
     if earlier.is_some() || lapsed.is_some() {
         return if confirmed { found_rebooted(s, earlier, lapsed) } else { mismatch() };
     }
@@ -59,13 +60,6 @@ fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
         Some(Permission::Now) => force(s, boot),
         None => answer(s, boot, confirmed),
     }
-}
-
-/// The grant that this node's agent did not take up in time, where its request went with it and the ask still stands.
-fn lapsed(s: &Situation<'_>) -> Option<GrantId> {
-    let reported = s.node.last_reboot.get().and_then(|last| last.id);
-    let stands = s.node.needed.is_some() && s.node.request.is_absent();
-    s.node.waiting.get()?.lapsed.filter(|id| stands && reported != Some(*id))
 }
 
 /// Of another boot, or of a cycle that has ended: somebody put it there again.
