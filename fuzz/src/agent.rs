@@ -8,7 +8,8 @@ use reboot_core::annotations as key;
 use reboot_core::drain::{Attachments, Budgets, PodRef, PodView, Rules};
 use reboot_core::node::NodeView;
 use reboot_core::step::{
-    Action, Engine, Fresh, HostView, Memory, OnDrainBlocked, OnDrainTimeout, Policy, ShutdownLock, Situation, Step, step,
+    Action, Engine, Fresh, HostView, Memory, OnDrainBlocked, OnDrainTimeout, Policy, ShutdownLock, Situation, Step,
+    step,
 };
 use reboot_core::values::{Field, Phase};
 
