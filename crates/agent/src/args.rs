@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = TimedOut::GiveUp, value_name = "ACTION")]
     pub on_drain_timeout: TimedOut,
 
-    /// What happens when, before the cordon, a drain could not end: a budget allows no disruption, or a pod is to stay
+    /// What happens when, before the cordon, a drain could not end, or a reboot not follow: a budget allows no disruption, a pod is to stay, or a lock blocks shutdowns
     #[arg(long, value_enum, default_value_t = Blocked::GiveUp, value_name = "ACTION")]
     pub on_drain_blocked: Blocked,
 

@@ -16,7 +16,7 @@
 //! - **S6** A slot is freed by evidence alone, never by a clock.
 //! - **S7** Malformed input is reported as malformed: never permission, never absence, never a panic.
 //! - **S8** An agent changes only its own Node and evicts only pods of its own node, even with a stolen token: the API
-//!   server enforces it (`manifests/admission.yaml`).
+//!   server enforces it (`manifests/admission.yaml`), but for a pod so new that its cache does not show it.
 //!
 //! # Reading order
 //!
