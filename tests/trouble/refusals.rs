@@ -60,7 +60,7 @@ async fn a_lock_on_shutdowns_is_named_with_its_holder_and_nothing_is_drained_for
 async fn is_given_back(site: Site<'_>, words: &[&str]) {
     site.ask().await;
     let last = site.until_given_back("RebootRefused").await;
-    let told = site.until_event("Warning", "GaveBack", "logind refused").await;
+    let told = site.until_event("Warning", "GaveBack", "logind would not").await;
     for text in [last["detail"].as_str().unwrap(), told.as_str()] {
         for part in words {
             assert!(text.contains(part), "{part:?} is not in {text:?}");

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = TimedOut::GiveUp, value_name = "ACTION")]
     pub on_drain_timeout: TimedOut,
 
-    /// What happens when, before the cordon, a drain could not end, or a reboot not follow: a budget allows no disruption, a pod is to stay, or a lock blocks shutdowns
+    /// What happens when, before the cordon, something is in the way: a budget, a pod that is to stay, or a lock on shutdowns
     #[arg(long, value_enum, default_value_t = Blocked::GiveUp, value_name = "ACTION")]
     pub on_drain_blocked: Blocked,
 

@@ -1,5 +1,5 @@
-//! The pods of the agent's own node: watched while a cycle is under way, listed afresh, evicted; and the budgets and
-//! volumes that have a say in it.
+//! The pods of the agent's own node: watched from the grant on, listed afresh, evicted; and the budgets and volumes that
+//! have a say in it.
 
 use std::time::Duration;
 

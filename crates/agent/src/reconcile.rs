@@ -121,7 +121,7 @@ impl Reconciler {
     async fn turn(&mut self, state: &mut State) -> Option<Duration> {
         loop {
             // A long row of actions is no standstill.
-            let _ = self.liveness.turn().now_or_never();
+            self.liveness.turned();
             state.patient = false;
             let Some(node) = self.node.view().cloned() else {
                 state.watched = Watching::default();
@@ -215,6 +215,7 @@ impl Reconciler {
         state.memory.observe(&node, self.now());
         let workload = Workload { pods: Some(pods), ..state.watched.workload() };
         let (host, fresh) = self.machine.fresh_view(asked, workload);
+        state.memory.observe_fresh(fresh, self.now());
         let decided = self.decide(&node, &host, state, Some(fresh));
         match decided.action {
             // A decision on a fresh view that waits must not be asked for again at once.

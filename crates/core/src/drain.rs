@@ -43,7 +43,7 @@ pub struct PodView {
     pub nature: Nature,
     /// When its grace period ends or has ended, where it is being deleted; `None`: it is not.
     pub ends_at: Option<Timestamp>,
-    /// Whether a volume of it goes with it.
+    /// Whether it has an emptyDir, whose content goes with it.
     pub empty_dir: bool,
     /// Whether the scheduler may put its replacement on a node that is cordoned.
     pub tolerates_cordon: bool,

@@ -59,6 +59,8 @@ pub enum WaitReason {
         /// Whether it does not get on by itself: it does not reboot, or has for long.
         is_stuck: bool,
     },
+    /// The API server refuses what the controller writes to this Node.
+    WriteRefused,
     /// The ledger holds as many slots as an object can.
     SlotsCapped,
     /// The ledger of slots is missing or malformed and is being rebuilt.
@@ -70,7 +72,7 @@ pub enum WaitReason {
 
 impl WaitReason {
     /// Every code, for the metric that counts waiting nodes by reason.
-    pub const CODES: [&'static str; 13] = [
+    pub const CODES: [&'static str; 14] = [
         "Paused",
         "NotSelected",
         "NoAgent",
@@ -82,6 +84,7 @@ impl WaitReason {
         "QuotaZero",
         "QuotaUsed",
         "ControlPlane",
+        "WriteRefused",
         "SlotsCapped",
         "LedgerLost",
     ];
@@ -100,6 +103,7 @@ impl WaitReason {
             Self::QuotaZero => "QuotaZero",
             Self::QuotaUsed { .. } => "QuotaUsed",
             Self::ControlPlane { .. } => "ControlPlane",
+            Self::WriteRefused => "WriteRefused",
             Self::SlotsCapped => "SlotsCapped",
             Self::LedgerLost { .. } => "LedgerLost",
         }
@@ -129,6 +133,7 @@ impl WaitReason {
             Self::NoAgent
             | Self::AgentIncompatible { .. }
             | Self::Malformed { .. }
+            | Self::WriteRefused
             | Self::SlotsCapped
             | Self::LedgerLost { .. } => true,
             Self::QuotaUsed { blocker, .. } => blocker.is_some(),
@@ -167,6 +172,7 @@ impl fmt::Display for WaitReason {
             Self::ControlPlane { blocker: (node, state), .. } => {
                 write!(f, "control-plane nodes go one at a time: {node} {state}")
             }
+            Self::WriteRefused => write!(f, "the API server refuses the controller's writes to this Node"),
             Self::SlotsCapped => write!(f, "the ledger is full: {} slots", crate::ledger::MOST_SLOTS),
             Self::LedgerLost { why } => write!(f, "the ledger of slots is being rebuilt: {why}"),
         }
@@ -196,7 +202,7 @@ pub enum EndReason {
     BlockedByPod,
     /// The drain did not end in time.
     DrainTimedOut,
-    /// logind refused the reboot.
+    /// A lock blocks shutdowns (found before the drain, too), or logind refused the reboot or did not answer in time.
     RebootRefused,
 }
 
@@ -247,7 +253,7 @@ impl fmt::Display for EndReason {
             Self::BlockedByBudget => "a PodDisruptionBudget would not let the drain end",
             Self::BlockedByPod => "a pod that the settings keep would not let the drain end",
             Self::DrainTimedOut => "the drain did not end in time",
-            Self::RebootRefused => "logind refused the reboot",
+            Self::RebootRefused => "logind would not reboot the machine",
         })
     }
 }
@@ -293,6 +299,7 @@ mod tests {
             let beside = WaitReason::ControlPlane { blocker, is_stuck };
             check(&beside, is_stuck, "control-plane nodes go one at a time: cp-2 is not Ready");
         }
+        check(&WaitReason::WriteRefused, true, "the API server refuses the controller's writes to this Node");
         check(&WaitReason::SlotsCapped, true, "the ledger is full: 2000 slots");
         check(&WaitReason::LedgerLost { why: why() }, true, "the ledger of slots is being rebuilt: why");
     }

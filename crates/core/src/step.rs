@@ -36,7 +36,7 @@ pub struct Policy {
     pub drain_timeout: Duration,
     /// What happens when it takes longer.
     pub on_drain_timeout: OnDrainTimeout,
-    /// What happens when a drain could not end as things stand.
+    /// What happens when, before it begins, a drain could not end as things stand, or the reboot not follow.
     pub on_drain_blocked: OnDrainBlocked,
     /// No ask is answered earlier than this after the boot: update_engine marks the booted partition as good 45 s after
     /// its start, and a reboot before that spends one of the partition's boot tries.
@@ -54,7 +54,7 @@ pub enum OnDrainTimeout {
     Reboot,
 }
 
-/// What happens when a drain, before it begins, could not end as things stand.
+/// What happens when a drain, before it begins, could not end as things stand, or a lock blocks the reboot after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDrainBlocked {
     /// Hand the slot back, without a cordon; the other nodes go first.

@@ -293,9 +293,10 @@ pub struct LastReboot {
     pub detail: Option<String>,
     /// When it ended.
     pub at: Timestamp,
-    /// How long the cycle took.
+    /// How long the cycle took, in seconds: where it ended with a reboot, from its beginning by the wall clock; where it was
+    /// given back, since the drain began, over all runs of the agent; else 0.
     pub seconds: u64,
-    /// How much of that the drain took.
+    /// How much of that was before the point of no return, in seconds.
     #[serde(default)]
     pub drain_seconds: u64,
     /// Why the node asked.

@@ -27,7 +27,8 @@ use tracing::{debug, warn};
 
 use crate::shutdown::Shutdown;
 
-/// How long the main loop may leave a question unanswered. Far beyond any turn of it: the calls in it are bounded by 10 s.
+/// How long the main loop may leave a question unanswered. It answers between any two actions of a long row; an action is a
+/// few calls, each bounded by 10 s.
 pub const TURN_LIMIT: Duration = Duration::from_mins(1);
 
 /// How many connections are served at once; more wait in the listener's backlog.
@@ -61,7 +62,12 @@ impl Liveness {
     pub async fn turn(&self) {
         // The error means that the sender is gone, and `self` holds one.
         let _ = self.asked.subscribe().wait_for(Option::is_some).await;
-        self.asked.send_replace(None);
+        self.turned();
+    }
+
+    /// Answers a probe that has asked, without waiting for one.
+    pub fn turned(&self) {
+        self.asked.send_if_modified(|asked| asked.take().is_some());
     }
 
     /// Asks, and says how long the oldest question has been waiting.

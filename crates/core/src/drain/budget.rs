@@ -33,7 +33,7 @@ pub struct BudgetView {
     pub desired: i32,
     /// `status.currentHealthy`: how many it has.
     pub healthy: i32,
-    /// `status.expectedPods`: of how many pods.
+    /// `status.expectedPods`: how many pods it counts in all, healthy or not.
     pub expected: i32,
 }
 

@@ -31,7 +31,8 @@ pub(super) fn idle(s: &Situation<'_>, boot: BootId) -> Step {
     }
     let step = decide(s, boot, confirmed);
     match step.action {
-        // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest. Beside a grant logind is asked.
+        // Whatever it waits for: a cordon of ours without a cycle is in nobody's interest. Beside a grant it may be that of
+        // a cycle that has begun: `take_up` asks logind first.
         Action::Wait if confirmed && s.node.cordon_is_ours() && s.node.granted().is_none() => {
             Step { action: Action::Write(tidy(s), None), ..step }
         }
@@ -48,7 +49,7 @@ fn decide(s: &Situation<'_>, boot: BootId, confirmed: bool) -> Step {
     let reported = s.node.last_reboot.get().and_then(|last| last.id);
     let lapsed = s.node.lapsed().filter(|id| id.boot != boot && reported != Some(*id));
     if earlier.is_some() || lapsed.is_some() {
-        return if confirmed { found_rebooted(s, earlier, lapsed) } else { mismatch() };
+        return if confirmed { found_rebooted(s, earlier) } else { mismatch() };
     }
     match s.node.permission.get() {
         Some(Permission::Granted(id)) if is_spent(s, *id, boot) => {
@@ -136,11 +137,12 @@ fn start(s: &Situation<'_>, id: GrantId) -> Step {
 
 /// Something else rebooted the machine under a request, or under the grant that took the request along when it lapsed:
 /// the ask is fulfilled, without a drain.
-fn found_rebooted(s: &Situation<'_>, request: Option<&Request>, lapsed: Option<GrantId>) -> Step {
+fn found_rebooted(s: &Situation<'_>, request: Option<&Request>) -> Step {
     let os_before = request.and_then(|request| request.os_version.clone());
     let last = LastReboot {
-        // Only the controller removes what it noted of the grant. It must not count for the next ask.
-        id: lapsed,
+        // Only the controller removes what it noted of a grant that lapsed. It must not count for the next ask, even where
+        // this one was answered since.
+        id: s.node.waiting.get().and_then(|waiting| waiting.lapsed),
         outcome: Outcome::FoundRebooted,
         reason: EndReason::RebootedByOther,
         detail: None,
@@ -296,8 +298,8 @@ fn is_by_person(sources: &[Source]) -> bool {
     sources.contains(&Source::Person)
 }
 
-/// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h. One that was not even begun has
-/// cost little, and what blocked it may be over soon: 15 s doubling to 10 min.
+/// After a cycle that was given back the other nodes go first: 1 min doubling to 1 h. One that a budget or a pod kept from
+/// beginning has cost little, and what blocked it may be over soon: 15 s doubling to 10 min.
 fn attempt_delay(reason: EndReason, attempts: u32) -> Duration {
     let (first, longest) = match reason {
         EndReason::BlockedByBudget | EndReason::BlockedByPod => (Duration::from_secs(15), Duration::from_mins(10)),

@@ -193,9 +193,13 @@ fn call_logind(s: &Situation<'_>, progress: &InProgress) -> Step {
     if !due_in.is_zero() {
         return Step::wait(status).wake_in(due_in);
     }
+    let preparing = |left| Step::wait("Rebooting: logind is preparing the shutdown").wake_in(left);
+    if let Some(left) = s.memory.still_preparing(s.now) {
+        return preparing(left);
+    }
     let Some(fresh) = s.fresh else { return refresh(&status) };
     if fresh.preparing_for_shutdown == Some(true) {
-        return Step::wait("Rebooting: logind is preparing the shutdown").wake_in(STILL_PREPARING);
+        return preparing(STILL_PREPARING);
     }
     let over = time_left(s).is_zero() && s.policy.on_drain_timeout == OnDrainTimeout::Reboot;
     // Nothing leads back any more: giving this drain up can only mean to go on without it.

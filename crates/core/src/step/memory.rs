@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::HostView;
+use super::cycle::STILL_PREPARING;
 use super::evictions::{Evict, EvictReply, Evictions};
 use super::volumes::Claims;
+use super::{Fresh, HostView};
 use crate::Now;
 use crate::backoff::doubling;
 use crate::ids::GrantId;
@@ -41,6 +42,8 @@ struct Cycle {
     evictions: Evictions,
     claims: Claims,
     call: Option<Call>,
+    /// Until when logind is left alone, because it was seen to prepare a shutdown.
+    preparing_until: Option<Duration>,
 }
 
 /// The latest call to logind of a cycle.
@@ -63,6 +66,7 @@ impl Cycle {
             evictions: Evictions::none(),
             claims: Claims::none(),
             call: None,
+            preparing_until: None,
         }
     }
 }
@@ -136,6 +140,14 @@ impl Memory {
         }
     }
 
+    /// Takes in what logind was asked. Past the point of no return pods, budgets and the Node are of no interest while it
+    /// prepares a shutdown, and what changes there is no reason to ask again.
+    pub fn observe_fresh(&mut self, fresh: Fresh, now: Now) {
+        if let Some(cycle) = self.cycle.as_mut().filter(|_| fresh.preparing_for_shutdown == Some(true)) {
+            cycle.preparing_until = Some(now.mono.saturating_add(STILL_PREPARING));
+        }
+    }
+
     /// When this grant was first seen.
     pub(super) fn granted_at(&self, id: GrantId) -> Option<Duration> {
         self.granted.filter(|(granted, _)| *granted == id).map(|(_, at)| at)
@@ -206,7 +218,14 @@ impl Memory {
         let Some(cycle) = &self.cycle else { return Duration::ZERO };
         // The time spent was saved at the point of no return, and is counted on from there.
         let since_commit = self.spent(now).saturating_sub(Duration::from_secs(cycle.progress.spent_seconds));
-        cycle.call.as_ref().map_or(since_commit, |call| now.mono.saturating_sub(call.again_at))
+        let since_due = cycle.call.as_ref().map_or(since_commit, |call| now.mono.saturating_sub(call.again_at));
+        cycle.preparing_until.map_or(since_due, |until| since_due.min(now.mono.saturating_sub(until)))
+    }
+
+    /// For how long logind is left alone, because it was seen to prepare a shutdown.
+    pub(super) fn still_preparing(&self, now: Now) -> Option<Duration> {
+        let until = self.cycle.as_ref()?.preparing_until?;
+        until.checked_sub(now.mono).filter(|left| !left.is_zero())
     }
 
     /// What the latest call to logind of this cycle brought, and how long until the next one is due (zero: now).

@@ -95,6 +95,11 @@ fn an_ask_whose_grant_lapsed_under_an_earlier_boot_has_been_fulfilled_as_well_an
     let mut again = scene::scene("needed=again lapsed-before=7");
     again.node.last_reboot = crate::values::read_json(patch.get(key::LAST_REBOOT).flatten());
     check_scene(&again, "write request:person");
+    // The agent had answered anew in between, and the controller has not seen it.
+    let before = scene::scene("needed=kernel old-request=person lapsed-before=7");
+    let Action::Write(patch, _) = before.step().action else { panic!("a write") };
+    again.node.last_reboot = crate::values::read_json(patch.get(key::LAST_REBOOT).flatten());
+    check_scene(&again, "write request:person");
 }
 
 #[test]

@@ -240,6 +240,22 @@ fn logind_is_called_after_the_pods_were_read_and_only_when_no_shutdown_is_under_
 }
 
 #[test]
+fn while_logind_prepares_a_shutdown_nothing_that_changes_is_a_reason_to_ask_it_again() {
+    let late = "pods=late status=Rebooting:_logind_is_preparing_the_shutdown";
+    let told = || scene(&rebooting(late)).seen_preparing();
+    check_scene(&told(), "wait");
+    check_wake(&told().after(4), Some(6));
+    check_scene(&told().after(10), "refresh");
+    // The shutdown that is prepared is the call: pods put nothing off meanwhile.
+    let again = told().after(600).seen_preparing().after(11);
+    check_scene(&again.then(&rebooting("fresh pods=late preparing=no")), "evict late");
+    check_scene(
+        &scene(&rebooting("pods=late status=Rebooting")).called(LogindReply::MayHappen).seen_preparing(),
+        "wait",
+    );
+}
+
+#[test]
 fn a_pod_that_comes_late_is_drained_before_logind_is_called_again() {
     let words = rebooting("fresh pods=late preparing=no");
     let called = scene(&words).wrote().called(LogindReply::MayHappen).after(30);
@@ -277,7 +293,8 @@ fn a_call_at_the_end_of_time_is_noted() {
 fn only_loginds_own_refusal_leads_back_from_the_point_of_no_return() {
     let refused = scene(&rebooting("pods=")).wrote().called(LogindReply::Refused("blocked by an inhibitor".into()));
     check_scene(&refused, "write GaveBack:7:RebootRefused uncordon request:person@01T12:01 -reboot -in-progress");
-    let told = "Warning GaveBack: Gave the reboot back (RebootRefused): logind refused the reboot: blocked by";
+    let told =
+        "Warning GaveBack: Gave the reboot back (RebootRefused): logind would not reboot the machine: blocked by";
     check_note(&refused, told, "an inhibitor");
     let Action::Write(patch, note) = refused.step().action else { panic!("a write") };
     assert!(patch.get(key::LAST_REBOOT).unwrap().unwrap().contains("blocked by an inhibitor"));

@@ -115,6 +115,12 @@ impl Scene {
         self
     }
 
+    /// logind was asked, and prepares a shutdown.
+    pub(super) fn seen_preparing(mut self) -> Self {
+        self.memory.observe_fresh(Fresh { preparing_for_shutdown: Some(true) }, self.now());
+        self
+    }
+
     /// The evictions that follow from this scene are posted, and none is answered.
     pub(super) fn posts(mut self) -> Self {
         let Action::Evict(evicts) = self.step().action else { panic!("no evictions: {:?}", self.step()) };
