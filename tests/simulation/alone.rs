@@ -1,10 +1,11 @@
 //! One process of the operator, alone over an API server in memory, in virtual time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::Parser as _;
 use futures::{FutureExt as _, future::BoxFuture};
+use jiff::Timestamp;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use reboot_agent::{
     logind::RebootReply,
@@ -12,9 +13,15 @@ use reboot_agent::{
     update_engine::EngineState,
 };
 use reboot_runtime::{clock::Clock, events::Events, probes::Probes, shutdown::Shutdown};
-use reboot_tests::{memory::MemoryApi, simulation::cluster::node_info};
+use reboot_tests::{
+    memory::{Change, MemoryApi},
+    simulation::cluster::node_info,
+};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, watch},
+    time::Instant,
+};
 
 /// The boot that [`asking`] shows.
 pub(crate) const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
@@ -23,7 +30,7 @@ pub(crate) const BOOT: &str = "0f7f3d1c-1c3a-4a52-9d3b-2f6a3c5e7b90";
 pub(crate) async fn controller(api: &MemoryApi, args: &[&str], done: impl Future<Output = ()>) -> String {
     let args = ["reboot-controller", "--namespace", "default"].iter().chain(args);
     let args = reboot_controller::args::Args::parse_from(args);
-    let (shutdown, mut probes, clock) = (Shutdown::new(), Probes::default(), Clock::system());
+    let (shutdown, mut probes, clock) = (Shutdown::new(), Probes::default(), clock());
     let identity = "controller-1".to_owned();
     let parts =
         reboot_controller::run::assemble(api.client("controller"), &args, identity, clock, &shutdown, &mut probes);
@@ -38,9 +45,14 @@ pub(crate) async fn agent(api: &MemoryApi, done: impl Future<Output = ()>) {
     let (client, shutdown) = (api.client("agent"), Shutdown::new());
     let machine = Machine::new(Box::new(Bare), None, watch::Sender::new(EngineState::default()));
     let (events, write_events) = Events::new(client.clone(), "reboot-agent", "node-1");
-    let clock = Clock::system();
-    let reconciler = reboot_agent::run::assemble(client, &args, machine, events, clock, 0, &mut Probes::default());
+    let reconciler = reboot_agent::run::assemble(client, &args, machine, events, clock(), 0, &mut Probes::default());
     outlives(async { tokio::join!(reconciler.run(shutdown), write_events) }.boxed(), done).await;
+}
+
+/// Now, and from there on in virtual time.
+fn clock() -> Clock {
+    let (wall, start) = (Timestamp::now(), Instant::now());
+    Clock::with_wall(move || wall.checked_add(start.elapsed()).unwrap())
 }
 
 /// A process must not end by itself.
@@ -81,6 +93,26 @@ pub(crate) fn annotate(api: &MemoryApi, user: &str, node: &str, values: &[(&str,
     let keyed = values.iter().map(|(key, value)| (format!("reboot-operator.io/{key}"), value.clone()));
     let annotations: serde_json::Map<String, Value> = keyed.collect();
     api.patch(user, "nodes", "", node, &json!({"metadata": {"annotations": annotations}})).unwrap();
+}
+
+/// Waits until the Node has a grant; returns its id.
+pub(crate) async fn granted(changes: &mut UnboundedReceiver<Arc<Change>>) -> String {
+    loop {
+        if let Some(id) = written(&changes.recv().await.unwrap(), "reboot") {
+            return id;
+        }
+    }
+}
+
+/// The annotation that a Node has after this change.
+pub(crate) fn written(change: &Change, key: &str) -> Option<String> {
+    annotation(change.after.as_deref().filter(|_| change.key.resource == "nodes")?, key)
+}
+
+/// The slots of the ledger.
+pub(crate) fn slots(api: &MemoryApi) -> Value {
+    let map = api.get("configmaps", "default", "reboot-slots").unwrap();
+    serde_json::from_str::<Value>(map["data"]["ledger"].as_str().unwrap()).unwrap()["slots"].take()
 }
 
 /// A machine that has been up for long, without update_engine and without logind.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod left_alone;
 mod overtaken;
 mod refused;
 

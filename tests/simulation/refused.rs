@@ -13,13 +13,13 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use reboot_core::ids::BootId;
 use reboot_tests::{
-    memory::{Call, Change, Fate, MemoryApi, Weather},
+    memory::{Call, Fate, MemoryApi, Weather},
     simulation::cluster::node_info,
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
+use tokio::time::sleep;
 
-use crate::alone::{agent, annotate, annotation, asking, controller};
+use crate::alone::{agent, annotate, annotation, asking, controller, granted, slots, written};
 
 /// For how long writes are refused, and so long after that everything is in order.
 const REFUSED: Duration = Duration::from_mins(2);
@@ -68,25 +68,6 @@ impl Weather for Refusing {
         }
         .boxed()
     }
-}
-
-/// Waits until the Node has a grant; returns its id.
-async fn granted(changes: &mut UnboundedReceiver<Arc<Change>>) -> String {
-    loop {
-        if let Some(id) = written(&changes.recv().await.unwrap(), "reboot") {
-            return id;
-        }
-    }
-}
-
-/// The annotation that a Node has after this change.
-fn written(change: &Change, key: &str) -> Option<String> {
-    annotation(change.after.as_deref().filter(|_| change.key.resource == "nodes")?, key)
-}
-
-fn slots(api: &MemoryApi) -> Value {
-    let map = api.get("configmaps", "default", "reboot-slots").unwrap();
-    serde_json::from_str::<Value>(map["data"]["ledger"].as_str().unwrap()).unwrap()["slots"].take()
 }
 
 #[tokio::test(start_paused = true)]

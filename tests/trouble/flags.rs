@@ -51,6 +51,13 @@ async fn a_duration_is_not_negative_and_has_a_unit() {
 }
 
 #[tokio::test]
+async fn an_agent_has_the_time_to_take_a_grant_up() {
+    for value in ["0s", "9s"] {
+        check(CONTROLLER, &["--pickup-deadline", value], &["--pickup-deadline", "at least 10s"]).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_missing_or_unknown_is_named() {
     check(AGENT, &[], &["--node-name"]).await;
     check(AGENT, &["--node-name", "a", "--on-drain-timeout", "hope"], &["give-up", "reboot"]).await;

@@ -31,8 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// After how long a grant that no agent has taken up is withdrawn
-    #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION", allow_hyphen_values = true)]
+    /// After how long a grant that no agent has taken up is withdrawn; 10s at least
+    #[arg(long, value_parser = pickup_deadline, default_value = "2m", value_name = "DURATION", allow_hyphen_values = true)]
     pub pickup_deadline: Duration,
 
     #[command(flatten)]
@@ -46,6 +46,13 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub client: ClientArgs,
+}
+
+/// An agent looks at its pods and budgets before it begins: with less time than that takes, grants would come and go for
+/// ever.
+fn pickup_deadline(text: &str) -> Result<Duration, String> {
+    let deadline = duration(text)?;
+    if deadline < Duration::from_secs(10) { Err("must be at least 10s".to_owned()) } else { Ok(deadline) }
 }
 
 impl Args {

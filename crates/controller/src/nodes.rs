@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use reboot_core::annotations::{CONTROLLER_MANAGER, NodePatch};
 use reboot_core::node::NodeView;
 use reboot_runtime::call::{CallError, call};
-use reboot_runtime::probes::ReadyHandle;
+use reboot_runtime::probes::{Liveness, ReadyHandle};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -84,10 +84,11 @@ impl Nodes {
         }
     }
 
-    /// Lists all Nodes from the API server's store, not from a cache.
-    pub(crate) async fn list(&self) -> Result<Vec<NodeView>, CallError> {
+    /// Lists all Nodes from the API server's store, not from a cache: a long row of calls, which is no standstill.
+    pub(crate) async fn list(&self, liveness: &Liveness) -> Result<Vec<NodeView>, CallError> {
         let (mut views, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
         loop {
+            liveness.turned();
             let nodes = call("listing the Nodes", self.api.list(&page)).await?;
             views.extend(nodes.items.iter().map(NodeView::from));
             match nodes.metadata.continue_.filter(|token| !token.is_empty()) {

@@ -1,12 +1,14 @@
 //! Makes a lost ledger good: takes in every grant that stands, makes every one that may be under way stale, and only then
 //! completes the ledger at the version that was read before all that.
 //!
-//! With thousands of nodes that ask this is a long row of writes. It is done some at a time, so that the loop answers
-//! probes and looks whether it may go on; and a write that fails is tried again, not the whole row.
+//! With thousands of nodes that ask this is a long row of writes. It is done some at a time, so that the loop looks whether
+//! it may go on; and a write that fails is tried again, not the whole row. A Node that refuses to be made stale is given a
+//! slot, for an earlier grant may still reach it, and is settled like any other later.
 
 use reboot_core::Now;
 use reboot_core::ledger::{self, Ledger, LedgerState, Lost, Slot, Version};
 use reboot_core::node::NodeView;
+use reboot_core::plan::Memory;
 use reboot_runtime::call::CallError;
 use tracing::{info, warn};
 
@@ -27,7 +29,7 @@ pub(crate) struct Rebuild {
 
 impl Executor {
     /// Goes on with the rebuild, or begins it.
-    pub(crate) async fn rebuild_some(&mut self, now: Now) -> Result<Applied, CallError> {
+    pub(crate) async fn rebuild_some(&mut self, memory: &mut Memory, now: Now) -> Result<Applied, CallError> {
         let Some(version) = self.lost_version().await? else {
             self.rebuild = None;
             return Ok(Applied::Changed);
@@ -36,7 +38,7 @@ impl Executor {
             Some(begun) => begun,
             None => self.begin(version, now).await?,
         };
-        let complete = self.go_on(&mut rebuild, now).await;
+        let complete = self.go_on(&mut rebuild, memory, now).await;
         if !matches!(complete, Ok(true)) {
             self.rebuild = Some(rebuild);
         }
@@ -44,14 +46,15 @@ impl Executor {
     }
 
     /// Makes some Nodes stale; where none is left, completes the ledger and returns true.
-    async fn go_on(&mut self, rebuild: &mut Rebuild, now: Now) -> Result<bool, CallError> {
+    async fn go_on(&mut self, rebuild: &mut Rebuild, memory: &mut Memory, now: Now) -> Result<bool, CallError> {
         for _ in 0..AT_ONCE {
+            self.liveness.turned();
             let Some(node) = rebuild.asking.last() else {
                 self.write(&Ledger::complete(rebuild.version.clone(), rebuild.slots.clone())).await?;
                 info!(slots = rebuild.slots.len(), "rebuilt the ledger of slots");
                 return Ok(true);
             };
-            let slot = self.take_in_or_fence(node.clone(), now).await?;
+            let slot = self.take_in_or_fence(node.clone(), memory, now).await?;
             rebuild.slots.extend(slot);
             rebuild.asking.pop();
         }
@@ -76,7 +79,7 @@ impl Executor {
             warn!("rebuilding the ledger of slots: {}", lost.why);
         }
         let (mut slots, mut asking) = (Vec::new(), Vec::new());
-        for node in self.nodes.list().await? {
+        for node in self.nodes.list(&self.liveness).await? {
             match ledger::taken_in(&node, now) {
                 Some(slot) => slots.push(slot),
                 None if asks(&node) => asking.push(node),
@@ -87,14 +90,20 @@ impl Executor {
     }
 
     /// Reads and decides again for as long as the Node changes under it: each time because somebody else got on.
-    async fn take_in_or_fence(&mut self, mut node: NodeView, now: Now) -> Result<Option<Slot>, CallError> {
+    async fn take_in_or_fence(
+        &mut self,
+        mut node: NodeView,
+        memory: &mut Memory,
+        now: Now,
+    ) -> Result<Option<Slot>, CallError> {
         loop {
             let slot = ledger::taken_in(&node, now);
             if slot.is_some() || !asks(&node) {
                 return Ok(slot);
             }
-            match self.fence(&node, None, now).await {
-                Ok(()) | Err(CallError::Gone(_)) => return Ok(None),
+            match self.fence(&node, None, memory, now).await {
+                Ok(true) | Err(CallError::Gone(_)) => return Ok(None),
+                Ok(false) => return Ok(Some(ledger::reserved(&node, now))),
                 Err(CallError::Conflict(_)) => match self.nodes.read(&node.name).await? {
                     Some(fresh) => node = fresh,
                     None => return Ok(None),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use futures::FutureExt as _;
 use reboot_core::backoff;
+use reboot_core::node::NodeView;
 use reboot_core::plan::{Action, ClusterView, Memory, Plan, plan};
 use reboot_core::{Now, earlier};
 use reboot_runtime::call::CallError;
@@ -21,6 +21,10 @@ use crate::nodes::Nodes;
 /// How many reasons are written before the loop looks again whether somebody can be granted.
 const EXPLAIN_AT_ONCE: usize = 10;
 
+/// How often the ages among the metrics are brought up to date while nothing else happens: alerts rest on them. It costs a
+/// plan, and no request.
+const SHOW_AGES: Duration = Duration::from_mins(1);
+
 /// What the loop works with.
 pub(crate) struct Reconciler {
     /// Carries plans out.
@@ -31,8 +35,6 @@ pub(crate) struct Reconciler {
     pub(crate) home: Option<String>,
     /// Whether this process may write.
     pub(crate) leadership: watch::Receiver<Leadership>,
-    /// Asked whether the loop turns.
-    pub(crate) liveness: Liveness,
     /// Dropped with the loop, when no work is under way any more.
     pub(crate) _stopped: oneshot::Sender<()>,
 }
@@ -44,6 +46,43 @@ struct State {
     led: bool,
     /// Whether the delay after a failure is waited out, whatever changes meanwhile.
     patient: bool,
+}
+
+/// What the actions of a plan came to, one after the other.
+#[derive(Default)]
+struct Row {
+    changed: bool,
+    wake: Option<Duration>,
+    /// The first refusal.
+    refused: Option<CallError>,
+}
+
+impl Row {
+    /// Takes in what an action came to.
+    ///
+    /// # Errors
+    /// What ends the row: an unknown outcome, or a server that asks for a pause, which means all of us.
+    fn take(&mut self, applied: Result<Applied, CallError>) -> Result<(), CallError> {
+        match applied {
+            Ok(Applied::Changed) => self.changed = true,
+            Ok(Applied::Nothing) => {}
+            Ok(Applied::Overtaken) => self.wake = earlier(self.wake, Some(backoff::SOON)),
+            Err(error @ (CallError::Unknown(_) | CallError::Throttled { .. })) => return Err(error),
+            // The API server's own no concerns this action; the others must not starve for it.
+            Err(error) => {
+                self.refused.get_or_insert(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(self) -> Result<Outcome, CallError> {
+        match self.refused {
+            Some(error) => Err(error),
+            None if self.changed => Ok(Outcome::Changed),
+            None => Ok(Outcome::Idle(self.wake)),
+        }
+    }
 }
 
 /// What carrying out a plan came to.
@@ -61,7 +100,7 @@ impl Reconciler {
         tokio::select! {
             biased;
             () = shutdown.requested() => return Ok(()),
-            () = wait_listed(&self.executor.nodes, &self.liveness) => {}
+            () = wait_listed(&self.executor.nodes, &self.executor.liveness) => {}
         }
         while !shutdown.is_requested() {
             let delay = if self.leads(&mut state) { self.turn(&mut state, &shutdown).await } else { None };
@@ -129,54 +168,51 @@ impl Reconciler {
 
     /// Whether more may be written. Answers probes as well: a long row of actions is no standstill.
     fn may_go_on(&self, shutdown: &Shutdown) -> bool {
-        let _ = self.liveness.turn().now_or_never();
+        self.executor.liveness.turned();
         !shutdown.is_requested() && *self.leadership.borrow() == Leadership::Leader
     }
 
-    /// Plans, and carries the plan out on the views on which it was made: what has changed since wins, by its
-    /// resourceVersion. Only what a node waits for is said on newer views where there are some, because an action before
-    /// that was refused, such as a rebuild, may itself have changed the Nodes.
+    /// Looks, plans, and carries the plan out on the views on which it was made: what has changed since wins, by its
+    /// resourceVersion.
     async fn plan_and_apply(&mut self, state: &mut State, shutdown: &Shutdown) -> Result<Outcome, CallError> {
-        let ledger = self.executor.slots.state().await?;
-        let (views, mut newer) = (self.executor.nodes.views(), None);
-        let view = ClusterView { nodes: &views, ledger, home: self.home.as_deref() };
-        let planned_at = now(&self.clock);
-        state.memory.observe(&view, planned_at);
-        let plan = plan(&view, &self.executor.policy, &state.memory, planned_at);
-        self.executor.metrics.show(&plan, planned_at);
-        let (mut changed, mut wake, mut explained, mut refused) = (false, plan.wake, 0, None);
-        for action in &plan.actions {
-            if matches!(action, Action::Explain(..)) {
-                // Whatever was to be granted is granted: a slot that was freed goes to nobody now.
-                self.executor.write_back().await?;
-                explained += 1;
-            }
-            if explained > EXPLAIN_AT_ONCE || !self.may_go_on(shutdown) {
+        let (plan, views) = self.plan(&mut state.memory).await?;
+        let is_explanation = |action: &&Action| matches!(action, Action::Explain(..));
+        let (explanations, actions): (Vec<_>, Vec<_>) = plan.actions.iter().partition(is_explanation);
+        let mut row = Row { wake: earlier(plan.wake, ages_change(&plan)), ..Row::default() };
+        for action in actions {
+            if !self.may_go_on(shutdown) {
                 break;
             }
-            let views = newer.as_ref().filter(|_| matches!(action, Action::Explain(..))).unwrap_or(&views);
-            match self.executor.apply(action, views, &mut state.memory, now(&self.clock)).await {
-                // A ledger that is whole again, or has room again, makes another plan.
-                Ok(Applied::Changed) if matches!(action, Action::Rebuild | Action::Settle(_)) => {
-                    return Ok(Outcome::Changed);
-                }
-                Ok(Applied::Changed) => changed = true,
-                Ok(Applied::Nothing) => {}
-                Ok(Applied::Overtaken) => wake = earlier(wake, Some(backoff::SOON)),
-                Err(error) if error.is_unknown() => return Err(error),
-                // The API server's own no concerns this action; the others must not starve for it.
-                Err(error) => {
-                    newer = Some(self.executor.nodes.views());
-                    refused.get_or_insert(error);
-                }
+            let applied = self.executor.apply(action, &views, &mut state.memory, now(&self.clock)).await;
+            // A ledger that is whole again, or has room again, makes another plan.
+            if matches!((action, &applied), (Action::Rebuild | Action::Settle(_), Ok(Applied::Changed))) {
+                return Ok(Outcome::Changed);
             }
+            row.take(applied)?;
         }
+        // Whatever was to be granted is granted: a slot that was freed goes to nobody now.
         self.executor.write_back().await?;
-        match refused {
-            Some(error) => Err(error),
-            None if changed => Ok(Outcome::Changed),
-            None => Ok(Outcome::Idle(wake)),
+        // An action that was refused, such as a rebuild, may itself have changed the Nodes.
+        let views = if row.refused.is_some() { self.executor.nodes.views() } else { views };
+        for explanation in explanations.into_iter().take(EXPLAIN_AT_ONCE) {
+            if !self.may_go_on(shutdown) {
+                break;
+            }
+            row.take(self.executor.apply(explanation, &views, &mut state.memory, now(&self.clock)).await)?;
         }
+        row.outcome()
+    }
+
+    /// The plan of this moment, and the views that it was made on.
+    async fn plan(&mut self, memory: &mut Memory) -> Result<(Plan, Vec<NodeView>), CallError> {
+        let ledger = self.executor.slots.state().await?;
+        let views = self.executor.nodes.views();
+        let view = ClusterView { nodes: &views, ledger, home: self.home.as_deref() };
+        let now = now(&self.clock);
+        memory.observe(&view, now);
+        let plan = plan(&view, &self.executor.policy, memory, now);
+        self.executor.metrics.show(&plan, now);
+        Ok((plan, views))
     }
 
     /// Waits until there is something new to plan for.
@@ -190,13 +226,18 @@ impl Reconciler {
         // In this order, here and elsewhere: without chance in it, a run can be repeated.
         tokio::select! {
             biased;
-            never = self.liveness.answer() => match never {},
+            never = self.executor.liveness.answer() => match never {},
             () = self.executor.nodes.changed(), if !patient => {}
             () = self.executor.slots.changed(), if !patient => {}
             () = leadership => {}
             () = after(delay) => {}
         }
     }
+}
+
+/// After how long the metrics are to be shown again, where they have ages.
+fn ages_change(plan: &Plan) -> Option<Duration> {
+    plan.census.oldest_slot.or(plan.census.oldest_request).map(|_| SHOW_AGES)
 }
 
 fn now(clock: &Clock) -> Now {

@@ -26,8 +26,8 @@ use crate::reconcile::Reconciler;
 use crate::slots::Slots;
 use crate::tell::Teller;
 
-/// How long the process has to end once it is asked to: an action of two calls, and the Lease's release after it, where
-/// the API server is slow. The pod has 30 s.
+/// How long the process has to end once it is asked to: two calls to a slow API server, and the Lease's release after
+/// them. What takes longer is cut off, and settled by the next leader. The pod has 30 s.
 pub const GRACE: Duration = Duration::from_secs(25);
 
 /// Runs the controller until a signal or the first error ends it.
@@ -87,13 +87,13 @@ pub fn assemble(
             metrics: Metrics::register(&mut probes.registry),
             identity,
             fences: 0,
+            liveness: probes.liveness.clone(),
             rebuild: None,
             withdrawn: Vec::new(),
         },
         clock,
         home: args.node_name.clone(),
         leadership,
-        liveness: probes.liveness.clone(),
         _stopped: stopped,
     };
     Parts {

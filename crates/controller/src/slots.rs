@@ -31,7 +31,7 @@ pub(crate) struct Slots {
 pub(crate) struct Freed {
     /// The slot.
     pub(crate) slot: Slot,
-    /// What proves that its cycle is over; `None`: its grant was withdrawn.
+    /// What proves that its cycle is over; `None`: its grant was withdrawn, or never written.
     pub(crate) evidence: Option<Evidence>,
     /// What the agent reported of the cycle.
     pub(crate) reported: Option<LastReboot>,

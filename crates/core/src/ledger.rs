@@ -23,7 +23,8 @@ use crate::values::{Field, PROTOCOL, Permission, printable, shorten};
 pub const NAME: &str = "reboot-slots";
 /// The key in the ConfigMap's data.
 pub const DATA_KEY: &str = "ledger";
-/// The most slots that the ledger takes: an object holds 1 MiB, and a slot needs less than 250 bytes.
+/// The most slots that the ledger takes: an object holds 1 MiB, and a slot needs 410 bytes at most, 253 of them for the
+/// node's name.
 pub const MOST_SLOTS: usize = 2000;
 
 /// One reboot under way.
@@ -33,7 +34,7 @@ pub struct Slot {
     pub node: String,
     /// The UID of the Node; another Node of the same name does not hold this slot.
     pub uid: String,
-    /// The cycle; unknown when it was taken in from a malformed annotation.
+    /// The cycle; unknown when it was taken in from a malformed annotation, or from a Node that could not be made stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<GrantId>,
     /// Since when.
@@ -216,6 +217,12 @@ pub fn taken_in(node: &NodeView, now: Now) -> Option<Slot> {
         Field::Malformed(_) => Some(slot_for(node, None, now)),
         Field::Set(Permission::Now) | Field::Absent => None,
     })
+}
+
+/// The slot of a Node that cannot be made stale now, because the API server refuses that: an earlier grant may still reach
+/// it. It is settled like any other.
+pub fn reserved(node: &NodeView, now: Now) -> Slot {
+    slot_for(node, None, now)
 }
 
 fn slot_for(node: &NodeView, id: Option<GrantId>, now: Now) -> Slot {

@@ -7,7 +7,7 @@ mod capacity;
 mod memory;
 mod waiting;
 
-pub use memory::Memory;
+pub use memory::{Memory, WriteOf};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::selector::Selector;
 use crate::values::{Phase, Waiting};
 use crate::{Now, earlier, until};
 
-/// What the operator was told to do.
+/// What the controller was told to do.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// How many nodes may be unavailable at once.
     pub quota: Quota,
-    /// Which nodes it is for.
+    /// Which nodes are granted reboots, and count in the quota.
     pub selector: Selector,
     /// After how long a grant that nobody took up is withdrawn.
     pub pickup_deadline: Duration,
@@ -91,8 +91,6 @@ pub struct Plan {
 pub struct Census {
     /// All nodes.
     pub nodes: usize,
-    /// Selected nodes.
-    pub selected: usize,
     /// Slots that the quota allows.
     pub limit: usize,
     /// Slots taken.
@@ -119,12 +117,13 @@ pub struct Census {
 /// Decides. Total: every view has a plan.
 pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) -> Plan {
     let mut capacity = Capacity::of(view, policy);
-    let mut plan = Plan { census: census(view, policy, &capacity), ..Plan::default() };
+    let census = Census { limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
+    let mut plan = Plan { census, ..Plan::default() };
     match view.ledger {
         LedgerState::Lost(_) => plan.actions.push(Action::Rebuild),
         LedgerState::Known(ledger) => {
             plan.actions.extend(ledger.slots().iter().filter_map(|slot| settle(slot, view, policy, memory, now)));
-            plan.actions.extend(view.nodes.iter().filter_map(|node| adopt_or_expel(node, ledger, policy, now)));
+            plan.actions.extend(view.nodes.iter().filter_map(|node| adopt_or_expel(node, ledger, policy, memory, now)));
         }
     }
     for action in &plan.actions {
@@ -134,9 +133,8 @@ pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) 
     }
     let candidates = waiting::sort(view, policy, memory, now, &mut plan);
     grant_in_order(candidates, &mut capacity, now, &mut plan);
-    explain(view, now, &mut plan);
-    plan.census.waiting = plan.waits.len();
-    plan.census.oldest_request = oldest_request(view, &plan.waits);
+    explain(view, memory, now, &mut plan);
+    count(view, &plan.waits, &mut plan.census);
     plan.wake = earlier(plan.wake, memory.wake(view, policy, now));
     plan
 }
@@ -145,14 +143,22 @@ pub fn plan(view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) 
 fn settle(slot: &Slot, view: &ClusterView<'_>, policy: &Policy, memory: &Memory, now: Now) -> Option<Action> {
     let node = view.nodes.iter().find(|node| node.name == slot.node);
     let verdict = ledger::judge(slot, node, memory.handover(slot, policy, now));
-    (verdict != Verdict::Keep).then(|| Action::Settle(slot.clone()))
+    let writes = matches!(verdict, Verdict::Withdraw(_));
+    let keep = verdict == Verdict::Keep || (writes && memory.is_left_alone(&slot.node, WriteOf::Permission, now));
+    (!keep).then(|| Action::Settle(slot.clone()))
 }
 
-fn adopt_or_expel(node: &NodeView, ledger: &ledger::Ledger, policy: &Policy, now: Now) -> Option<Action> {
+fn adopt_or_expel(
+    node: &NodeView,
+    ledger: &ledger::Ledger,
+    policy: &Policy,
+    memory: &Memory,
+    now: Now,
+) -> Option<Action> {
     let slot = ledger.slot(&node.name);
     if policy.selector.matches(&node.labels) && ledger::adoption(node, slot, now).is_some() {
         Some(Action::Adopt(node.name.clone()))
-    } else if ledger::is_stray(node, slot) {
+    } else if ledger::is_stray(node, slot) && !memory.is_left_alone(&node.name, WriteOf::Permission, now) {
         Some(Action::Expel(node.name.clone()))
     } else {
         None
@@ -174,10 +180,13 @@ fn grant_in_order(candidates: Vec<&NodeView>, capacity: &mut Capacity, now: Now,
 
 /// Brings `reboot-waiting` in line, where the reason changed. A grant's own patch removes it, and what a node waits for
 /// after another action of this plan is said after that action.
-fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
+fn explain(view: &ClusterView<'_>, memory: &Memory, now: Now, plan: &mut Plan) {
     let busy: BTreeSet<&str> = plan.actions.iter().filter_map(Action::node).collect();
     let mut explained = Vec::new();
-    for node in view.nodes.iter().filter(|node| !busy.contains(node.name.as_str())) {
+    let may_write = |node: &&NodeView| {
+        !busy.contains(node.name.as_str()) && !memory.is_left_alone(&node.name, WriteOf::Reason, now)
+    };
+    for node in view.nodes.iter().filter(may_write) {
         let (held_until, lapsed) = (waiting::held_back(node, now), node.lapsed());
         let explanation = match plan.waits.get(&node.name) {
             Some(reason) if node.waiting.get().is_some_and(|waiting| waiting.says(reason)) => continue,
@@ -196,6 +205,7 @@ fn explain(view: &ClusterView<'_>, now: Now, plan: &mut Plan) {
         };
         explained.push(Action::Explain(node.name.clone(), explanation));
     }
+    explained.sort_by_key(|action| action.node().is_some_and(|node| memory.refuses(node, WriteOf::Reason)));
     plan.actions.extend(explained);
 }
 
@@ -211,21 +221,21 @@ fn oldest_request(view: &ClusterView<'_>, waits: &BTreeMap<String, WaitReason>) 
     asked.min()
 }
 
-fn census(view: &ClusterView<'_>, policy: &Policy, capacity: &Capacity) -> Census {
-    let mut census =
-        Census { nodes: view.nodes.len(), limit: capacity.limit(), slots: capacity.slots(), ..Census::default() };
+/// Each node is counted in one state; what is in none of them is idle.
+fn count(view: &ClusterView<'_>, waits: &BTreeMap<String, WaitReason>, census: &mut Census) {
+    census.nodes = view.nodes.len();
+    census.oldest_request = oldest_request(view, waits);
     census.oldest_slot = view.ledger.slots().iter().map(|slot| slot.since).min();
     for node in view.nodes {
         census.malformed += node.malformed().count();
         census.same_version += usize::from(node.last_reboot.get().is_some_and(|last| last.same_version > 0));
-        census.selected += usize::from(policy.selector.matches(&node.labels));
         match node.in_progress.get().map(|progress| progress.phase) {
             Some(Phase::Draining) => census.draining += 1,
             Some(Phase::Rebooting) => census.rebooting += 1,
+            None if waits.contains_key(&node.name) => census.waiting += 1,
             None => census.granted += usize::from(node.permission.get().is_some()),
         }
     }
-    census
 }
 
 #[cfg(test)]

@@ -124,14 +124,14 @@ impl Capacity {
             return None;
         }
         let is_named = |down: &Down| down.named_from.is_none_or(|at| at <= now.wall);
-        let (node, down) = self.idle().find(|(node, down)| *node != from && is_named(down))?;
+        let (node, down) = self.down_without_slot().find(|(node, down)| *node != from && is_named(down))?;
         Some((node.clone(), down.state.to_owned()))
     }
 
     /// The selected nodes that use the quota up without a slot in the ledger.
-    fn idle(&self) -> impl Iterator<Item = (&String, &Down)> {
-        let is_idle = |node: &String| self.unavailable.contains(node) && !self.held.contains_key(node);
-        self.down.iter().filter(move |(node, _)| is_idle(node))
+    fn down_without_slot(&self) -> impl Iterator<Item = (&String, &Down)> {
+        let counts = |node: &String| self.unavailable.contains(node) && !self.held.contains_key(node);
+        self.down.iter().filter(move |(node, _)| counts(node))
     }
 
     /// The control-plane node that keeps this one from going; `None` where there is none, or this is no such node.
@@ -165,8 +165,8 @@ impl Capacity {
 
     /// When the next node becomes one that is named as a blocker.
     pub(super) fn next_alarm(&self, now: Now) -> Option<Duration> {
-        let idle = self.idle().filter_map(|(_, down)| down.named_from);
-        self.held.values().map(alarm_at).chain(idle).filter_map(|at| until(at, now)).min()
+        let brief = self.down_without_slot().filter_map(|(_, down)| down.named_from);
+        self.held.values().map(alarm_at).chain(brief).filter_map(|at| until(at, now)).min()
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the controller remembers between two plans. Losing it costs time, never safety.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{ClusterView, Policy};
-use crate::backoff::LONGEST_PAUSE;
+use crate::backoff::{self, LONGEST_PAUSE};
 use crate::ids::GrantId;
 use crate::ledger::{Handover, Slot};
 use crate::node::NodeView;
@@ -16,6 +16,12 @@ use crate::{Now, until};
 /// How long an agent has to answer before its silence is a reason: without it, every ask would cost two more writes.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
+/// Up to so many Nodes that refuse writes are left alone. Where more do, it is no single Node's affair.
+const A_FEW: usize = 10;
+
+/// For how long a Node that refused a write comes after all others.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
 /// When this process first saw what it waits for, by its own monotonic clock.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -23,8 +29,37 @@ pub struct Memory {
     unanswered: BTreeMap<String, Duration>,
     /// The `notBefore` of each node's answer, and when that is by this process's own wall clock.
     pauses: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// The Nodes that take no writes.
+    refused: BTreeMap<String, Refusal>,
     /// Whether a view was taken in, so that what differs from it has come since.
     joined: bool,
+}
+
+/// What the API server refused to write to a Node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refusal {
+    /// How often in a row.
+    times: u32,
+    /// Until when the Node is left alone.
+    until: Duration,
+    /// Whether a grant or a fence was among it.
+    of_permission: bool,
+}
+
+impl Refusal {
+    /// Whether it was left alone until now, or until so long ago.
+    fn is_within(&self, long: Duration, now: Now) -> bool {
+        now.mono < self.until.saturating_add(long)
+    }
+}
+
+/// A write to a Node, as far as its refusal makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOf {
+    /// A grant, or the fence that takes one back.
+    Permission,
+    /// Why the node waits.
+    Reason,
 }
 
 impl Memory {
@@ -32,7 +67,9 @@ impl Memory {
     pub fn observe(&mut self, view: &ClusterView<'_>, now: Now) {
         let slots = view.ledger.slots();
         self.granted.retain(|id, _| slots.iter().any(|slot| slot.id == Some(*id)));
-        self.unanswered.retain(|name, _| view.nodes.iter().any(|node| node.name == *name && is_unanswered(node)));
+        let silent = view.nodes.iter().filter(|node| is_unanswered(node));
+        let silent: BTreeSet<&str> = silent.map(|node| node.name.as_str()).collect();
+        self.unanswered.retain(|name, _| silent.contains(name.as_str()));
         for node in view.nodes {
             if let Some(id) = node.granted() {
                 let seen = self.granted.entry(id).or_insert(now.mono);
@@ -41,9 +78,16 @@ impl Memory {
                     *seen = now.mono;
                 }
             }
-            if is_unanswered(node) && !self.unanswered.contains_key(&node.name) {
-                self.unanswered.insert(node.name.clone(), now.mono);
+        }
+        for name in silent {
+            if !self.unanswered.contains_key(name) {
+                self.unanswered.insert(name.to_owned(), now.mono);
             }
+        }
+        if !self.refused.is_empty() {
+            let nodes: BTreeSet<&str> = view.nodes.iter().map(|node| node.name.as_str()).collect();
+            let is_recent = |refusal: &Refusal| refusal.is_within(REMEMBERED, now);
+            self.refused.retain(|name, refusal| nodes.contains(name.as_str()) && is_recent(refusal));
         }
         self.observe_pauses(view, now);
     }
@@ -63,6 +107,32 @@ impl Memory {
     /// Notes that this process has written the grant to its Node.
     pub fn wrote_grant(&mut self, id: GrantId, now: Now) {
         self.granted.entry(id).or_insert(now.mono);
+    }
+
+    /// Notes that the API server refused a write to this Node, by a policy or because its annotations are too large, and
+    /// would refuse the next. It is left alone for a while, so that the others do not wait for it. Returns whether that
+    /// is all there is to do: where many Nodes refuse, something is wrong with the controller's rights.
+    pub fn was_refused(&mut self, node: &str, write: WriteOf, now: Now) -> bool {
+        let refusal = self.refused.entry(node.to_owned()).or_default();
+        refusal.times = refusal.times.saturating_add(1);
+        refusal.until = now.mono.saturating_add(backoff::after_failures(refusal.times));
+        refusal.of_permission |= write == WriteOf::Permission;
+        self.refused.values().filter(|refusal| refusal.is_within(backoff::LATE, now)).count() <= A_FEW
+    }
+
+    /// Notes that the API server took a write to this Node.
+    pub fn was_taken(&mut self, node: &str) {
+        self.refused.remove(node);
+    }
+
+    /// Whether this is not written to the Node for now, because it was refused.
+    pub(super) fn is_left_alone(&self, node: &str, write: WriteOf, now: Now) -> bool {
+        self.refuses(node, write) && self.refused.get(node).is_some_and(|refusal| now.mono < refusal.until)
+    }
+
+    /// Whether this was refused the last time: such a Node comes after all others.
+    pub(super) fn refuses(&self, node: &str, write: WriteOf) -> bool {
+        self.refused.get(node).is_some_and(|refusal| refusal.of_permission || write == WriteOf::Reason)
     }
 
     /// What [`crate::ledger::judge`] needs to know of the past.
@@ -91,7 +161,13 @@ impl Memory {
         let seen = handed_over.filter_map(|slot| self.granted.get(&slot.id?));
         let pickups = seen.map(|seen| seen.saturating_add(policy.pickup_deadline));
         let answers = self.unanswered.values().map(|seen| seen.saturating_add(ANSWER_GRACE));
-        pickups.chain(answers).filter_map(|at| at.checked_sub(now.mono)).filter(|left| !left.is_zero()).min()
+        let refused = self.refused.values().map(|refusal| refusal.until);
+        pickups
+            .chain(answers)
+            .chain(refused)
+            .filter_map(|at| at.checked_sub(now.mono))
+            .filter(|left| !left.is_zero())
+            .min()
     }
 }
 

@@ -440,14 +440,16 @@ fn the_fleet_is_counted() {
     let under_way =
         ["e:asks,granted=1", "f:asks,granted=2", "g:asks,granted=3,draining=3", "h:asks,granted=4,draining=4"];
     let rebooting = ["i:asks,granted=5,rebooting=5", "j:asks,granted=6,rebooting=6"];
+    // Its agent does not answer: it waits, and is not counted as granted as well.
+    let forced = ["k:now"];
     let slots = [("e", 1), ("f", 2), ("g", 3), ("h", 4), ("i", 5), ("j", 6)];
-    let counted = fleet("6", &slots, &[&asking[..], &under_way[..], &rebooting[..]].concat()).plan().census;
+    let nodes = [&asking[..], &under_way[..], &rebooting[..], &forced[..]].concat();
+    let counted = fleet("6", &slots, &nodes).plan().census;
     let expected = Census {
-        nodes: 10,
-        selected: 9,
+        nodes: 11,
         limit: 6,
         slots: 6,
-        waiting: 3,
+        waiting: 4,
         granted: 2,
         draining: 2,
         rebooting: 2,
@@ -524,7 +526,10 @@ fn the_reason_is_short_however_long_the_words_are_that_it_quotes() {
         );
         node.last_reboot = crate::values::read_json(Some(&text));
     });
-    assert!(put_off.starts_with("the latest attempt was given back: logind refused the reboot: xxx"), "{put_off}");
+    assert!(
+        put_off.starts_with("the latest attempt was given back: logind would not reboot the machine: xxx"),
+        "{put_off}"
+    );
     assert!(put_off.chars().count() < 700, "{put_off}");
 }
 
@@ -629,6 +634,60 @@ fn a_deadline_beyond_the_end_of_time_is_none() {
     memory.observe(&granted.view(), last);
     let patient = Policy { pickup_deadline: Duration::MAX, ..policy("1") };
     assert_eq!(plan(&granted.view(), &patient, &memory, last).wake, None);
+}
+
+#[test]
+fn a_node_that_refuses_writes_is_left_alone_for_a_while_and_no_other_waits_for_it() {
+    let slots = [("a", 7), ("b", 8)];
+    let nodes = ["a:asks,paused,granted=7", "b:asks,paused,granted=8", "c:asks=1,waits=NoAgent", "d:asks=2"];
+    let strays = ["e:asks,granted=9", "f:asks,granted=9"];
+    let fleet = fleet("3", &slots, &[&nodes[..], &strays[..]].concat());
+    let at = |seconds: u64| Now { mono: Duration::from_secs(1000 + seconds), ..now() };
+    let mut memory = Memory::default();
+    memory.observe(&fleet.view(), at(0));
+    for node in ["a", "c", "e"] {
+        let refuse = |memory: &mut Memory| memory.was_refused(node, WriteOf::Permission, at(0));
+        assert!(refuse(&mut memory) && refuse(&mut memory), "{node}: the second pause is 1 s");
+    }
+    let acted_on = |memory: &Memory, seconds| {
+        let plan = plan(&fleet.view(), &policy("3"), memory, at(seconds));
+        let nodes: Vec<String> = plan.actions.iter().filter_map(Action::node).map(str::to_owned).collect();
+        (nodes.join(" "), plan.waits.get("c").map(WaitReason::code), plan.wake)
+    };
+    let soon = Some(Duration::from_secs(1));
+    assert_eq!(acted_on(&memory, 0), ("b f d".to_owned(), Some("WriteRefused"), soon));
+    assert_eq!(acted_on(&memory, 1).0, "a b e f d c", "whoever refused goes last");
+    memory.was_taken("c");
+    assert_eq!(acted_on(&memory, 0), ("b f c d".to_owned(), None, soon));
+}
+
+#[test]
+fn where_many_nodes_refuse_writes_it_is_no_affair_of_single_nodes() {
+    let mut memory = Memory::default();
+    let taken: Vec<bool> =
+        (0..12).map(|node| memory.was_refused(&format!("node-{node}"), WriteOf::Reason, now())).collect();
+    assert_eq!(taken.iter().filter(|alone| **alone).count(), 10, "{taken:?}");
+    // Nodes that are gone do not count.
+    memory.observe(&fleet("1", &[], &["a:"]).view(), now());
+    assert!(memory.was_refused("a", WriteOf::Reason, now()));
+}
+
+#[test]
+fn a_node_that_takes_no_reason_is_granted_in_its_turn_all_the_same() {
+    let mut memory = Memory::default();
+    memory.was_refused("a", WriteOf::Reason, now());
+    let granted =
+        |nodes: &[&str], memory: &Memory| plan(&fleet("1", &[], nodes).view(), &policy("1"), memory, now()).actions;
+    assert_eq!(granted(&["a:asks=1", "b:asks=2"], &memory)[0], Action::Grant("a".into(), 1));
+    // It is told nothing for a while, and after that last.
+    let waiting = ["a:needed,later=2026-01-01T13:00:00Z", "b:needed,later=2026-01-01T13:00:00Z"];
+    let told = |memory: &Memory| {
+        granted(&waiting, memory).iter().filter_map(|action| action.node().map(str::to_owned)).collect::<String>()
+    };
+    assert_eq!(told(&memory), "b");
+    let mut earlier = Memory::default();
+    earlier.was_refused("a", WriteOf::Reason, Now { mono: Duration::from_secs(990), ..now() });
+    assert_eq!(told(&earlier), "ba");
 }
 
 #[test]

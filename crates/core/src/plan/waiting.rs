@@ -1,6 +1,6 @@
 //! Which nodes may be granted, in which order, and what holds the others back apart from the quota.
 
-use super::{ClusterView, Memory, Plan, Policy};
+use super::{ClusterView, Memory, Plan, Policy, WriteOf};
 use crate::annotations as key;
 use crate::node::NodeView;
 use crate::reason::WaitReason;
@@ -39,7 +39,12 @@ pub(super) fn sort<'a>(
     }
     let order = |&(node, request): &(&'a NodeView, &Request)| {
         let turn = memory.put_off_until(node, request).map_or(request.since, |at| at.max(request.since));
-        (view.home == Some(node.name.as_str()), turn, node.name.as_str())
+        (
+            view.home == Some(node.name.as_str()),
+            memory.refuses(&node.name, WriteOf::Permission),
+            turn,
+            node.name.as_str(),
+        )
     };
     candidates.sort_by_key(order);
     candidates.into_iter().map(|(node, _)| node).collect()
@@ -96,6 +101,7 @@ fn answered<'a>(node: &NodeView, request: &'a Request, memory: &Memory, now: Now
     }
     match memory.put_off_until(node, request).filter(|at| until(*at, now).is_some()) {
         Some(until) => Standing::Waits(WaitReason::BackingOff { why: why_put_off(node), until }),
+        None if memory.is_left_alone(&node.name, WriteOf::Permission, now) => Standing::Waits(WaitReason::WriteRefused),
         None => Standing::Candidate(request),
     }
 }
