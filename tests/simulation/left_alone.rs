@@ -2,6 +2,7 @@
 //! comes back: what concerns one node keeps no other waiting, and people hear of it.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -74,10 +75,15 @@ impl Weather for Unlucky {
 }
 
 /// Nodes of which a reboot is asked. Where the controller has begun, its ledger is there already.
-fn ask(api: &MemoryApi, names: &[&str]) {
+fn ask(api: &MemoryApi, names: impl IntoIterator<Item = impl AsRef<str>>) {
     for name in names {
-        api.create("kubelet", &asking(name, true)).unwrap();
+        api.create("kubelet", &asking(name.as_ref(), true)).unwrap();
     }
+}
+
+/// node-10, node-11, and so on: as many as can be in the order of their numbers.
+fn numbered(numbers: Range<u32>) -> impl Iterator<Item = String> {
+    numbers.map(|number| format!("node-{number}"))
 }
 
 fn has(api: &MemoryApi, node: &str, key: &str) -> bool {
@@ -94,7 +100,7 @@ async fn a_grant_that_is_refused_gives_its_slot_to_the_next_node() {
     let (protected, api) = Protected::over(|node| node == "node-1", 403);
     let story = async {
         sleep(Duration::from_secs(2)).await;
-        ask(&api, &["node-1", "node-2"]);
+        ask(&api, ["node-1", "node-2"]);
         sleep(Duration::from_secs(2)).await;
         assert!(has(&api, "node-2", "reboot"));
         sleep(LONG).await;
@@ -111,8 +117,7 @@ async fn many_nodes_that_refuse_grants_come_after_one_that_does_not() {
     let (_, api) = Protected::over(|node| node < "node-30", 403);
     let story = async {
         sleep(Duration::from_secs(2)).await;
-        let names: Vec<String> = (10..22).map(|number| format!("node-{number}")).collect();
-        ask(&api, &names.iter().map(String::as_str).chain(["node-30"]).collect::<Vec<_>>());
+        ask(&api, numbered(10..22).chain(numbered(30..31)));
         // Where many refuse, the controller's pauses grow: it may be its rights.
         sleep(LONG * 5).await;
     };
@@ -127,7 +132,7 @@ async fn the_slot_of_a_refused_grant_is_free_even_where_the_ledger_could_not_be_
     let api = MemoryApi::new(Timestamp::now, unlucky.clone());
     let story = async {
         sleep(Duration::from_secs(2)).await;
-        ask(&api, &["node-1", "node-2"]);
+        ask(&api, ["node-1", "node-2"]);
         sleep(LONG).await;
     };
     controller(&api, &[], story).await;
@@ -138,7 +143,7 @@ async fn the_slot_of_a_refused_grant_is_free_even_where_the_ledger_could_not_be_
 #[tokio::test(start_paused = true)]
 async fn a_node_that_cannot_be_fenced_keeps_a_slot_and_does_not_keep_the_ledger_lost() {
     let (protected, api) = Protected::over(|node| node == "node-1", 422);
-    ask(&api, &["node-1", "node-2"]);
+    ask(&api, ["node-1", "node-2"]);
     let story = async {
         sleep(LONG).await;
         assert!(has(&api, "node-2", "reboot") && !has(&api, "node-1", "reboot"), "{}", slots(&api));
@@ -156,8 +161,7 @@ async fn nodes_that_take_no_reason_do_not_keep_the_others_from_having_theirs() {
     let (_, api) = Protected::over(|node| node < "node-20", 403);
     let story = async {
         sleep(Duration::from_secs(2)).await;
-        let names: Vec<String> = (10..22).map(|number| format!("node-{number}")).collect();
-        ask(&api, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        ask(&api, numbered(10..22));
         sleep(LONG).await;
     };
     controller(&api, &["--max-unavailable", "0"], story).await;
@@ -167,10 +171,9 @@ async fn nodes_that_take_no_reason_do_not_keep_the_others_from_having_theirs() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_a_pause_is_given_one_by_the_whole_plan() {
     let (protected, api) = Protected::over(|_| true, 429);
-    let names: Vec<String> = (10..30).map(|number| format!("node-{number}")).collect();
     let story = async {
         sleep(Duration::from_secs(2)).await;
-        ask(&api, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        ask(&api, numbered(10..30));
         sleep(Duration::from_secs(10)).await;
         let count = protected.count.load(Relaxed);
         assert!((1..=6).contains(&count), "{count} writes to a server that said when to come again");
@@ -178,13 +181,13 @@ async fn a_server_that_asks_for_a_pause_is_given_one_by_the_whole_plan() {
         sleep(LONG).await;
     };
     controller(&api, &["--max-unavailable", "20"], story).await;
-    assert!(names.iter().all(|node| has(&api, node, "reboot")));
+    assert!(numbered(10..30).all(|node| has(&api, &node, "reboot")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_never_comes_back_grows_older_in_the_metrics_until_an_alert_sees_it() {
     let api = MemoryApi::new(Timestamp::now, Fair);
-    ask(&api, &["node-1", "node-2"]);
+    ask(&api, ["node-1", "node-2"]);
     let mut changes = api.changes();
     let story = async {
         let id = granted(&mut changes).await;
